@@ -1,0 +1,25 @@
+// What an optimizer updates: a named weight tensor and the role that decides its recipe.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+namespace steepest {
+
+/// Role of a parameter in the model. It comes from the model (module and name), never from a shape alone.
+enum class Role {
+  Matrix,     ///< hidden 2-D weight
+  Embedding,  ///< token embedding (a tied head counts here)
+  Head,       ///< output projection to the vocabulary
+  Vector,     ///< everything 1-D
+};
+
+/// fp32, contiguous, requires_grad.
+struct Parameter {
+  std::string name;
+  Role role;
+  at::Tensor value;
+};
+
+}  // namespace steepest
