@@ -1,5 +1,5 @@
 // Messages between processes: the point-to-point operations of c10d's ProcessGroupGloo, which the torch wheel carries.
-// The wheel lacks Gloo's headers; gloo_shim/ declares the few types that c10d's header names (this is its only user).
+// The wheel lacks Gloo's headers; private/ declares the few types that c10d's header names (this is its only user).
 #include <ATen/ops/from_blob.h>
 #include <arpa/inet.h>
 #include <ifaddrs.h>
