@@ -165,11 +165,12 @@ void find_local_place(const Environment& environment, const Family& family, Laun
                                    : launch.local_rank + 1;
   if (launch.local_rank >= launch.local_world_size)
     fail_usage("distributed", "environment variable ", rank ? rank : family.rank, " is ", launch.local_rank,
-               "; it must be below the number of ranks on this machine, ", launch.local_world_size, size ? " (" : "",
-               size ? size : "", size ? ")" : "");
+               "; it must be below ", size ? size : "the number of ranks of this machine", ", which is ",
+               launch.local_world_size);
   if (launch.local_world_size > launch.world_size)
-    fail_usage("distributed", "environment variable ", size ? size : rank, " is \"",
-               *environment.text(size ? size : rank), "\", more than the ", launch.world_size, " ranks of the job");
+    fail_usage("distributed", "environment variable ", size ? size : rank, " is ",
+               size ? launch.local_world_size : launch.local_rank, ", more than the ", launch.world_size,
+               " ranks of the job");
 }
 
 Launch read_family(const Environment& environment, const Family& family) {
