@@ -8,7 +8,8 @@
 
 namespace steepest {
 
-/// Something failed while running (exit code 1). The message reads `[place] what is wrong with which value; what to do`.
+/// Something failed while running (exit code 1). The message reads `[place] what is wrong with which value; what to
+/// do`.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -107,7 +107,9 @@ OutputFile::~OutputFile() {
   if (descriptor_ >= 0) ::close(descriptor_);
 }
 
-void OutputFile::write(std::span<const std::byte> bytes) { write_all(descriptor_, bytes, path_); }
+void OutputFile::write(std::span<const std::byte> bytes) {
+  write_all(descriptor_, bytes, path_);
+}
 
 void OutputFile::write_at(std::size_t offset, std::span<const std::byte> bytes) {
   const ssize_t written = ::pwrite(descriptor_, bytes.data(), bytes.size(), static_cast<off_t>(offset));

@@ -12,7 +12,8 @@ namespace steepest {
 /// The whole file as text. Throws Error naming the path and the system's reason; `limit` refuses larger files.
 std::string read_file(const std::filesystem::path& path, std::size_t limit = std::size_t{1} << 30);
 
-/// Writes a temporary file beside `path`, fsyncs and renames it. On any failure (disk full included) `path` is unchanged.
+/// Writes a temporary file beside `path`, fsyncs and renames it. On any failure (disk full included) `path` is
+/// unchanged.
 void write_file_atomic(const std::filesystem::path& path, std::string_view content);
 
 /// Flushes a file's or folder's data to the disk. Throws Error.

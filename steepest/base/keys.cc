@@ -68,7 +68,8 @@ KeyValue parse_value(std::string_view text) {
   const char* const begin = text.data() + (text.starts_with('+') ? 1 : 0);
   const char* const end = text.data() + text.size();
   std::int64_t integer = 0;
-  if (const auto [stop, code] = std::from_chars(begin, end, integer); code == std::errc() && stop == end && begin != end)
+  if (const auto [stop, code] = std::from_chars(begin, end, integer);
+      code == std::errc() && stop == end && begin != end)
     return integer;
   double real = 0;
   if (const auto [stop, code] = std::from_chars(begin, end, real); code == std::errc() && stop == end && begin != end)

@@ -18,7 +18,13 @@ namespace steepest {
 
 using KeyValue = std::variant<bool, std::int64_t, double, std::string>;
 
-/// One key of struct T. `set` throws UsageError with `place` in brackets when the value has the wrong type or range.
+/// Throws UsageError with the message `place parts...`; place names the key as the user does: `[train] max_steps`.
+template <class... Parts>
+[[noreturn]] void fail_key(std::string_view place, const Parts&... parts) {
+  throw UsageError(concat(place, ' ', parts...));
+}
+
+/// One key of struct T. `set` throws UsageError when the value has the wrong type or range, see fail_key.
 template <class T>
 struct Key {
   std::string name;
@@ -55,13 +61,14 @@ Key<T> number(std::string name, V T::*member, double low, double high, std::stri
     double x = 0;
     if (const auto* integer = std::get_if<std::int64_t>(&value)) {
       x = static_cast<double>(*integer);
-    } else if (const auto* real = std::get_if<double>(&value); real && (!std::is_integral_v<Number> || std::floor(*real) == *real)) {
+    } else if (const auto* real = std::get_if<double>(&value);
+               real && (!std::is_integral_v<Number> || std::floor(*real) == *real)) {
       x = *real;
     } else {
-      fail_usage(place, "is ", to_toml(value), "; it must be ", std::is_integral_v<Number> ? "an integer" : "a number");
+      fail_key(place, "is ", to_toml(value), "; it must be ", std::is_integral_v<Number> ? "an integer" : "a number");
     }
-    if (!(x >= low)) fail_usage(place, "is ", to_toml(value), "; it must be at least ", low);
-    if (!(x <= high)) fail_usage(place, "is ", to_toml(value), "; it must be at most ", high);
+    if (!(x >= low)) fail_key(place, "is ", to_toml(value), "; it must be at least ", low);
+    if (!(x <= high)) fail_key(place, "is ", to_toml(value), "; it must be at most ", high);
     if (const auto* integer = std::get_if<std::int64_t>(&value); integer && std::is_integral_v<Number>)
       target.*member = static_cast<Number>(*integer);
     else
@@ -83,7 +90,7 @@ template <class T>
 Key<T> text(std::string name, std::string T::*member, std::vector<std::string> choices, std::string doc) {
   auto set = [member, choices](T& target, const KeyValue& value, std::string_view place) {
     const auto* given = std::get_if<std::string>(&value);
-    if (!given) fail_usage(place, "is ", to_toml(value), "; it must be a string");
+    if (!given) fail_key(place, "is ", to_toml(value), "; it must be a string");
     if (!choices.empty()) {
       bool known = false;
       std::string list;
@@ -91,7 +98,7 @@ Key<T> text(std::string name, std::string T::*member, std::vector<std::string> c
         known = known || choice == *given;
         list += (list.empty() ? "" : ", ") + choice;
       }
-      if (!known) fail_usage(place, "is \"", *given, "\"; it must be one of ", list);
+      if (!known) fail_key(place, "is \"", *given, "\"; it must be one of ", list);
     }
     target.*member = *given;
   };
@@ -107,7 +114,7 @@ template <class T>
 Key<T> flag(std::string name, bool T::*member, std::string doc) {
   auto set = [member](T& target, const KeyValue& value, std::string_view place) {
     const auto* given = std::get_if<bool>(&value);
-    if (!given) fail_usage(place, "is ", to_toml(value), "; it must be true or false");
+    if (!given) fail_key(place, "is ", to_toml(value), "; it must be true or false");
     target.*member = *given;
   };
   auto get = [member](const T& source) -> std::optional<KeyValue> { return KeyValue(source.*member); };

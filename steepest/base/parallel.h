@@ -10,10 +10,12 @@
 namespace steepest {
 
 /// Number of threads a parallel loop may use now (OMP_NUM_THREADS, or what torch set).
-inline int thread_count() { return omp_get_max_threads(); }
+inline int thread_count() {
+  return omp_get_max_threads();
+}
 
-/// Calls body(begin, end) for [0, n) cut into chunks of `chunk` elements. The cut depends on `chunk` alone, never on the
-/// number of threads, so per-chunk results can be combined in chunk order with the same bits for any thread count.
+/// Calls body(begin, end) for [0, n) cut into chunks of `chunk` elements. The cut depends on `chunk` alone, never on
+/// the number of threads, so per-chunk results can be combined in chunk order with the same bits for any thread count.
 /// The first exception thrown by a chunk is rethrown after the loop.
 template <class Body>
 void parallel_chunks(std::size_t n, std::size_t chunk, Body&& body) {

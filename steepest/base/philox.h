@@ -1,5 +1,6 @@
-// Counter-based random numbers: Philox-4x32-10 (Salmon et al., SC 2011). A value depends on (seed, step, tensor, element,
-// probe, purpose) alone: not on call order, chunking, threads, vector width or rank. Stateless, so nothing is checkpointed.
+// Counter-based random numbers: Philox-4x32-10 (Salmon et al., SC 2011). A value depends on (seed, step, tensor,
+// element, probe, purpose) alone: not on call order, chunking, threads, vector width or rank. Stateless, so nothing is
+// checkpointed.
 #pragma once
 
 #include <array>
@@ -55,6 +56,8 @@ constexpr PhiloxBlock philox(const StreamKey& key, std::uint64_t block) {
 }
 
 /// Uniform in (0, 1), exact in fp32, never 0 or 1: ((x >> 9) + 0.5) * 2^-23.
-constexpr float uniform01(std::uint32_t word) { return (static_cast<float>(word >> 9) + 0.5f) * 0x1p-23f; }
+constexpr float uniform01(std::uint32_t word) {
+  return (static_cast<float>(word >> 9) + 0.5f) * 0x1p-23f;
+}
 
 }  // namespace steepest
