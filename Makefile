@@ -1,0 +1,35 @@
+# Thin entry points; the work is in scripts/. Each target first installs what is missing (fast when nothing is).
+.PHONY: build setup demo test check-fast bench format check-format clean
+.DEFAULT_GOAL := build
+
+setup:
+	@scripts/setup.sh
+
+# build/steepest, the program, and .venv/, the Python environment.
+build: setup
+	@scripts/build.sh release steepest_cli
+
+# About 6 minutes on 2 cores: a trained model, a picture of its loss and text that it wrote. TEXT=file uses another text.
+demo: build
+	@scripts/demo.sh $(if $(TEXT),"$(TEXT)")
+
+# Everything, within 20 minutes on 2 cores.
+test: setup
+	@scripts/test.sh
+
+# The two-minute subset used while working.
+check-fast: setup
+	@scripts/test.sh --fast
+
+# Measurements; they never fail on a slow machine.
+bench: build
+	@scripts/bench.sh
+
+format:
+	@scripts/format.sh
+
+check-format:
+	@scripts/format.sh --check
+
+clean:
+	rm -rf build build-debug build-asan build-tsan build-fuzz

@@ -1,0 +1,2 @@
+// Empty: c10d/ProcessGroupGloo.hpp includes it and uses nothing of it.
+#pragma once

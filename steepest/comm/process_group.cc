@@ -1,0 +1,178 @@
+#include "steepest/comm/process_group.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "steepest/base/error.h"
+#include "steepest/base/parallel.h"
+
+namespace steepest {
+namespace {
+
+constexpr std::size_t kSumBlock = std::size_t{1} << 22;  // floats summed at a time: bounds the memory for peers' shards
+constexpr std::size_t kSumChunk = 8192;                  // floats: one cache-sized piece of the tree
+
+using Outgoing = std::vector<std::span<const std::byte>>;
+using Incoming = std::vector<std::span<std::byte>>;
+
+// values[0] <- the sum of all, by a balanced binary tree in order.
+template <class Number>
+void tree_sum(std::span<Number* const> values, std::size_t begin, std::size_t end) {
+  for (std::size_t stride = 1; stride < values.size(); stride *= 2)
+    for (std::size_t r = 0; r + stride < values.size(); r += 2 * stride) {
+      Number* into = values[r];
+      const Number* from = values[r + stride];
+      for (std::size_t i = begin; i < end; ++i) into[i] += from[i];
+    }
+}
+
+}  // namespace
+
+std::unique_ptr<ProcessGroup> ProcessGroup::connect(const Launch& launch, std::chrono::seconds timeout) {
+  std::unique_ptr<Transport> transport;
+  if (launch.world_size > 1) transport = connect_gloo(launch, timeout);
+  auto group = std::make_unique<ProcessGroup>(launch.rank, launch.world_size, std::move(transport));
+  group->barrier();
+  group->bytes_sent_ = 0;
+  return group;
+}
+
+std::vector<std::unique_ptr<ProcessGroup>> ProcessGroup::in_process(int world_size, std::chrono::milliseconds timeout) {
+  std::vector<std::unique_ptr<Transport>> transports = connect_threads(world_size, timeout);
+  std::vector<std::unique_ptr<ProcessGroup>> groups;
+  for (int r = 0; r < world_size; ++r)
+    groups.push_back(std::make_unique<ProcessGroup>(r, world_size, std::move(transports[static_cast<std::size_t>(r)])));
+  return groups;
+}
+
+ProcessGroup::ProcessGroup(int rank, int world_size, std::unique_ptr<Transport> transport)
+    : rank_(rank), world_size_(world_size), transport_(std::move(transport)) {
+  if (world_size < 1 || rank < 0 || rank >= world_size || (world_size > 1 && !transport_))
+    fail("distributed", "rank ", rank, " of ", world_size, " cannot be a group");
+}
+
+void ProcessGroup::fail_here(const std::string& message) const {
+  fail("distributed", "rank ", rank_, " of ", world_size_, ", ", place_, ": ", message);
+}
+
+void ProcessGroup::exchange(std::span<const std::span<const std::byte>> outgoing,
+                            std::span<const std::span<std::byte>> incoming) {
+  for (std::size_t r = 0; r < outgoing.size(); ++r)
+    if (r != static_cast<std::size_t>(rank_)) bytes_sent_ += outgoing[r].size();
+  try {
+    transport_->exchange(outgoing, incoming);
+  } catch (const PeerError& error) {
+    fail_here(concat("rank ", error.peer, ' ', error.what(), "; see what rank ", error.peer,
+                     " printed, then start all ranks again from the last checkpoint"));
+  }
+}
+
+void ProcessGroup::sum_block(std::span<float> block, std::vector<float>& gathered) {
+  const auto ranks = static_cast<std::size_t>(world_size_);
+  const auto me = static_cast<std::size_t>(rank_);
+  const std::size_t shard = ((block.size() + ranks - 1) / ranks + 15) / 16 * 16;
+  const auto part = [&](std::size_t r) {
+    const std::size_t begin = std::min(r * shard, block.size());
+    return block.subspan(begin, std::min(shard, block.size() - begin));
+  };
+  const std::span<float> mine = part(me);
+  gathered.resize(ranks * mine.size());
+
+  Outgoing outgoing(ranks);
+  Incoming incoming(ranks);
+  std::vector<float*> terms(ranks);
+  for (std::size_t r = 0; r < ranks; ++r) {
+    const std::span<float> slot(gathered.data() + r * mine.size(), mine.size());
+    terms[r] = r == me ? mine.data() : slot.data();
+    outgoing[r] = std::as_bytes(part(r));
+    incoming[r] = std::as_writable_bytes(slot);
+  }
+  exchange(outgoing, incoming);
+  parallel_chunks(mine.size(), kSumChunk, [&](std::size_t begin, std::size_t end) {
+    tree_sum<float>(terms, begin, end);
+    if (me != 0) std::memcpy(mine.data() + begin, terms[0] + begin, (end - begin) * sizeof(float));
+  });
+  for (std::size_t r = 0; r < ranks; ++r) {
+    outgoing[r] = std::as_bytes(mine);
+    incoming[r] = std::as_writable_bytes(part(r));
+  }
+  exchange(outgoing, incoming);
+}
+
+void ProcessGroup::sum(std::span<float> values) {
+  if (world_size_ == 1) return;
+  std::vector<float> gathered;
+  for (std::size_t begin = 0; begin < values.size(); begin += kSumBlock)
+    sum_block(values.subspan(begin, std::min(kSumBlock, values.size() - begin)), gathered);
+}
+
+void ProcessGroup::sum(std::span<double> values) {
+  if (world_size_ == 1) return;
+  const auto ranks = static_cast<std::size_t>(world_size_);
+  std::vector<double> all(ranks * values.size());
+  all_gather(std::as_bytes(values), std::as_writable_bytes(std::span(all)));
+  std::vector<double*> terms(ranks);
+  for (std::size_t r = 0; r < ranks; ++r) terms[r] = all.data() + r * values.size();
+  tree_sum<double>(terms, 0, values.size());
+  std::copy_n(terms[0], values.size(), values.begin());
+}
+
+void ProcessGroup::all_gather(std::span<const std::byte> mine, std::span<std::byte> all) {
+  const auto ranks = static_cast<std::size_t>(world_size_);
+  if (all.size() != ranks * mine.size())
+    fail_here(concat("all_gather of ", mine.size(), " bytes into ", all.size(), "; it needs ", ranks * mine.size()));
+  const std::span<std::byte> own = all.subspan(static_cast<std::size_t>(rank_) * mine.size(), mine.size());
+  if (own.data() != mine.data()) std::copy(mine.begin(), mine.end(), own.begin());
+  if (world_size_ == 1) return;
+  const Outgoing outgoing(ranks, mine);
+  Incoming incoming(ranks);
+  for (std::size_t r = 0; r < ranks; ++r) incoming[r] = all.subspan(r * mine.size(), mine.size());
+  exchange(outgoing, incoming);
+}
+
+void ProcessGroup::all_to_all(std::span<const std::byte> mine, std::span<std::byte> received) {
+  const auto ranks = static_cast<std::size_t>(world_size_);
+  if (received.size() != mine.size() || mine.size() % ranks != 0)
+    fail_here(concat("all_to_all of ", mine.size(), " bytes into ", received.size(),
+                     "; both must be equal multiples of ", ranks));
+  const std::size_t shard = mine.size() / ranks;
+  const std::size_t own = static_cast<std::size_t>(rank_) * shard;
+  std::copy_n(mine.begin() + static_cast<std::ptrdiff_t>(own), shard,
+              received.begin() + static_cast<std::ptrdiff_t>(own));
+  if (world_size_ == 1) return;
+  Outgoing outgoing(ranks);
+  Incoming incoming(ranks);
+  for (std::size_t r = 0; r < ranks; ++r) {
+    outgoing[r] = mine.subspan(r * shard, shard);
+    incoming[r] = received.subspan(r * shard, shard);
+  }
+  exchange(outgoing, incoming);
+}
+
+void ProcessGroup::broadcast(std::span<std::byte> bytes, int root) {
+  if (root < 0 || root >= world_size_) fail_here(concat("broadcast from rank ", root, ", which does not exist"));
+  // Ranks counted from the root: in round k the first 2^k of them each send to the rank 2^k further on.
+  const int place = (rank_ - root + world_size_) % world_size_;
+  const auto rank_at = [&](int p) { return static_cast<std::size_t>((p + root) % world_size_); };
+  for (int holders = 1; holders < world_size_; holders *= 2) {
+    Outgoing outgoing(static_cast<std::size_t>(world_size_));
+    Incoming incoming(static_cast<std::size_t>(world_size_));
+    if (place < holders && place + holders < world_size_) outgoing[rank_at(place + holders)] = bytes;
+    if (place >= holders && place < 2 * holders) incoming[rank_at(place - holders)] = bytes;
+    exchange(outgoing, incoming);
+  }
+}
+
+void ProcessGroup::barrier() {
+  const std::byte token{};
+  std::byte received{};
+  for (int distance = 1; distance < world_size_; distance *= 2) {
+    Outgoing outgoing(static_cast<std::size_t>(world_size_));
+    Incoming incoming(static_cast<std::size_t>(world_size_));
+    outgoing[static_cast<std::size_t>((rank_ + distance) % world_size_)] = {&token, 1};
+    incoming[static_cast<std::size_t>((rank_ - distance + world_size_) % world_size_)] = {&received, 1};
+    exchange(outgoing, incoming);
+  }
+}
+
+}  // namespace steepest

@@ -1,0 +1,147 @@
+#include "steepest/comm/rendezvous.h"
+
+#include <netdb.h>
+#include <unistd.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+#include <random>
+#include <thread>
+
+#include "steepest/base/error.h"
+#include "steepest/base/hash.h"
+
+namespace steepest {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Store = c10::intrusive_ptr<c10d::Store>;
+
+constexpr auto kPoll = std::chrono::milliseconds(10);
+
+std::string address(const Launch& launch) {
+  return concat(launch.master_addr, ':', launch.master_port);
+}
+
+std::string fresh_token() {
+  std::random_device random;
+  return hex(static_cast<std::uint64_t>(random()) << 32 | random());
+}
+
+// c10d retries an unknown host until the timeout; a clear answer at once is better.
+void check_host(const Launch& launch) {
+  addrinfo* found = nullptr;
+  const int error = getaddrinfo(launch.master_addr.c_str(), nullptr, nullptr, &found);
+  if (found) freeaddrinfo(found);
+  if (error != 0)
+    fail("distributed", "rank ", launch.rank, " of ", launch.world_size, ": MASTER_ADDR is \"", launch.master_addr,
+         "\", which this machine cannot resolve (", gai_strerror(error),
+         "); set it to the host name or address of rank 0");
+}
+
+Store open_store(const Launch& launch, std::chrono::milliseconds timeout) {
+  check_host(launch);
+  c10d::TCPStoreOptions options;
+  options.port = static_cast<std::uint16_t>(launch.master_port);
+  options.isServer = launch.rank == 0 && !launch.store_hosted;
+  options.waitWorkers = false;
+  options.timeout = timeout;
+  try {
+    return c10::make_intrusive<c10d::TCPStore>(launch.master_addr, options);
+  } catch (const std::exception& error) {
+    const std::string reason = error.what();
+    if (options.isServer && reason.find("EADDRINUSE") != std::string::npos)
+      fail("distributed", "rank 0 of ", launch.world_size, ": port ", launch.master_port,
+           " of this machine is in use by another program; set MASTER_PORT to a free port for all ranks");
+    if (options.isServer)
+      fail("distributed", "rank 0 of ", launch.world_size, " could not listen at ", address(launch),
+           "; set MASTER_ADDR to an address of this machine and MASTER_PORT to a free port");
+    fail("distributed", "rank ", launch.rank, " of ", launch.world_size, " could not reach rank 0 at ", address(launch),
+         " within ", std::chrono::duration_cast<std::chrono::seconds>(timeout).count(),
+         " s; check that rank 0 runs there and that MASTER_ADDR and MASTER_PORT are right");
+  }
+}
+
+std::string read(const Store& store, const std::string& key) {
+  const std::vector<std::uint8_t> value = store->get(key);
+  return {value.begin(), value.end()};
+}
+
+void write(const Store& store, const std::string& key, const std::string& value) {
+  store->set(key, std::vector<std::uint8_t>(value.begin(), value.end()));
+}
+
+// Rank r writes a token of its own; rank 0 answers each token it sees with the session it has drawn; r confirms under
+// the session's name. A token or session left by an earlier attempt matches nothing, and r replaces its own.
+void gather_ranks(const Launch& launch, const Store& store, const std::string& session, Clock::time_point deadline) {
+  std::vector<std::string> answered(static_cast<std::size_t>(launch.world_size));
+  std::vector<int> missing;
+  for (int r = 1; r < launch.world_size; ++r) missing.push_back(r);
+  while (!missing.empty()) {
+    std::erase_if(missing, [&](int r) {
+      const std::string hello = concat("hello/", r);
+      if (!store->check({hello})) return false;
+      const std::string token = read(store, hello);
+      std::string& last = answered[static_cast<std::size_t>(r)];
+      if (token != last) write(store, concat("session/", token), session);
+      last = token;
+      return store->check({concat(session, "/joined/", r)});
+    });
+    if (missing.empty()) break;
+    if (Clock::now() >= deadline) {
+      std::string names;
+      for (std::size_t i = 0; i < missing.size() && i < 8; ++i) names += concat(i ? ", " : "", missing[i]);
+      fail("distributed", "rank 0 of ", launch.world_size, ": ", missing.size() == 1 ? "rank " : "ranks ", names,
+           missing.size() > 8 ? ", ..." : "", " did not arrive at ", address(launch), " in time; start all ",
+           launch.world_size,
+           " ranks, or none of the launcher's variables for one process (this one was found through ", launch.source,
+           ")");
+    }
+    std::this_thread::sleep_for(kPoll);
+  }
+  write(store, session + "/complete", "1");
+}
+
+std::string join(const Launch& launch, const Store& store, Clock::time_point deadline) {
+  const std::string token = fresh_token();
+  write(store, concat("hello/", launch.rank), token);
+  const auto wait_for = [&](const std::string& key, const char* what) {
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+    try {
+      store->wait({key}, std::max(left, std::chrono::milliseconds(1)));
+    } catch (const std::exception&) {
+      fail("distributed", "rank ", launch.rank, " of ", launch.world_size, ": ", what, " at ", address(launch),
+           " in time; see what rank 0 printed");
+    }
+  };
+  wait_for("session/" + token, "rank 0 did not answer");
+  const std::string session = read(store, "session/" + token);
+  write(store, concat(session, "/joined/", launch.rank), "1");
+  wait_for(session + "/complete", "not all ranks arrived");
+  return session;
+}
+
+}  // namespace
+
+c10::intrusive_ptr<c10d::Store> meet(const Launch& launch, std::chrono::seconds timeout) {
+  const Clock::time_point deadline = Clock::now() + timeout;
+  const Store store = open_store(launch, timeout);
+  const Store ours = c10::make_intrusive<c10d::PrefixStore>("steepest", store);
+  std::string session;
+  try {
+    if (launch.rank == 0) {
+      session = fresh_token();
+      gather_ranks(launch, ours, session, deadline);
+    } else {
+      session = join(launch, ours, deadline);
+    }
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception&) {
+    fail("distributed", "rank ", launch.rank, " of ", launch.world_size, " lost the rendezvous at ", address(launch),
+         "; see what rank 0 printed");
+  }
+  return c10::make_intrusive<c10d::PrefixStore>(session, ours);
+}
+
+}  // namespace steepest

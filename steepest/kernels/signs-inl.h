@@ -1,0 +1,66 @@
+// Signs of fp32 vectors, as masks and as +-1, by integer comparison: the floating-point mode (DAZ) cannot matter.
+// Included once per instruction set (Highway's scheme), hence no #pragma once.
+#if defined(STEEPEST_KERNELS_SIGNS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef STEEPEST_KERNELS_SIGNS_INL_H_
+#undef STEEPEST_KERNELS_SIGNS_INL_H_
+#else
+#define STEEPEST_KERNELS_SIGNS_INL_H_
+#endif
+
+#include <hwy/highway.h>
+
+#include <cstdint>
+#include <cstring>
+
+HWY_BEFORE_NAMESPACE();
+namespace steepest {
+namespace HWY_NAMESPACE {
+namespace signs {
+namespace hn = hwy::HWY_NAMESPACE;
+
+/// x < 0 (zero_is_negative false) or x <= 0 (true); -0 equals 0.
+template <bool zero_is_negative, class D>
+HWY_INLINE hn::Mask<D> negative(D d, hn::Vec<D> x) {
+  const hn::RebindToSigned<D> di;
+  const auto bits = hn::BitCast(di, x);
+  if constexpr (zero_is_negative) {
+    return hn::RebindMask(d, hn::Lt(bits, hn::Set(di, 1)));
+  } else {
+    return hn::RebindMask(d, hn::Gt(hn::Xor(bits, hn::Set(di, INT32_MIN)), hn::Zero(di)));
+  }
+}
+
+/// -1, 0 or +1; 0 for both zeros.
+template <class D>
+HWY_INLINE hn::Vec<D> sign(D d, hn::Vec<D> x) {
+  const hn::RebindToSigned<D> di;
+  const auto bits = hn::BitCast(di, x);
+  const auto zero = hn::Eq(hn::Add(bits, bits), hn::Zero(di));
+  const auto unit = hn::Or(hn::And(bits, hn::Set(di, INT32_MIN)), hn::Set(di, 0x3F800000));
+  return hn::BitCast(d, hn::IfThenZeroElse(zero, unit));
+}
+
+/// Lane i of the mask as bit i.
+template <class D>
+HWY_INLINE std::uint64_t to_bits(D d, hn::Mask<D> mask) {
+  std::uint8_t bytes[8] = {};
+  hn::StoreMaskBits(d, mask, bytes);
+  std::uint64_t bits;
+  std::memcpy(&bits, bytes, sizeof bits);
+  return bits;
+}
+
+/// Bit i as lane i; higher bits are ignored.
+template <class D>
+HWY_INLINE hn::Mask<D> from_bits(D d, std::uint64_t bits) {
+  std::uint8_t bytes[8];
+  std::memcpy(bytes, &bits, sizeof bits);
+  return hn::LoadMaskBits(d, bytes);
+}
+
+}  // namespace signs
+}  // namespace HWY_NAMESPACE
+}  // namespace steepest
+HWY_AFTER_NAMESPACE();
+
+#endif

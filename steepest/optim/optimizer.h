@@ -1,0 +1,77 @@
+// Applies a recipe to tensors. It owns one flat gradient buffer and the flat state buffers; the weights stay the
+// caller's. Order of a step: zero_gradients, backward, [mean of ranks], inspect, [pack_votes, vote], step.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "steepest/optim/parameter.h"
+#include "steepest/optim/recipe.h"
+
+namespace steepest {
+
+/// Norms of the two parts of the gradient buffer and the check for NaN and infinity.
+struct GradientReport {
+  double mean_sum_of_squares = 0;
+  double voted_sum_of_squares = 0;
+  bool finite = true;
+  std::string first_bad;  ///< first tensor, in registration order, with a non-finite gradient
+};
+
+/// One piece of optimizer state; `value` aliases the optimizer's memory, so loading is value.copy_(saved).
+struct StateTensor {
+  std::string name;  ///< parameter name, a dot, and the state's name: "lm_head.weight.momentum"
+  at::Tensor value;  ///< fp32, shape of the parameter
+  bool per_rank;     ///< differs between ranks (momentum that is voted on)
+};
+
+/// Update rule over all parameters: planned once, then the same few passes over memory each step. Results have the same
+/// bits for any number of threads and any instruction set.
+class Optimizer {
+ public:
+  /// `voted`: the recipe's aggregate is vote and several ranks take part; parameters with the direction sign are then
+  /// voted on, all others averaged. Replaces every parameter's grad by a view of the flat buffer.
+  /// Throws Error for a tensor that is not fp32, contiguous, on the CPU, or not 2-D where its direction needs a matrix.
+  Optimizer(OptimizerRecipe recipe, std::vector<Parameter> parameters, bool voted);
+  ~Optimizer();
+  Optimizer(Optimizer&&) noexcept;
+  Optimizer& operator=(Optimizer&&) noexcept;
+
+  const OptimizerRecipe& recipe() const;
+  const std::vector<Parameter>& parameters() const;
+
+  void zero_gradients();
+  /// The two contiguous parts of the gradient buffer: gradients that ranks average, then those that are voted on.
+  std::span<float> mean_gradients();
+  std::span<float> voted_gradients();
+  /// One read of all gradients; changes nothing.
+  GradientReport inspect() const;
+
+  /// Bits of this rank's vote: the number of voted parameters.
+  std::size_t vote_bits() const;
+  /// Updates the local memory of the voted parameters and writes their sign bits, words_for(vote_bits()) words.
+  void pack_votes(std::span<std::uint64_t> words);
+  /// One update of all weights with learning rates lr * lr_factor, then updates() + 1. `decided`: the vote's result,
+  /// needed exactly when vote_bits() > 0. May use the gradient buffer as scratch.
+  void step(double lr_factor, std::span<const std::uint64_t> decided = {});
+
+  /// Completed updates: bias correction and the parity rule count them. Skipped steps do not advance it.
+  std::uint64_t updates() const;
+  void set_updates(std::uint64_t updates);
+
+  /// Bytes of all state buffers, as allocated.
+  std::uint64_t state_bytes() const;
+  std::vector<StateTensor> state();
+
+  /// The start-up table of parameter groups: role, tensors, parameters, rule, lr, state bytes, how ranks agree.
+  std::string table() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace steepest

@@ -1,0 +1,28 @@
+// The one table of methods: a row is a named recipe with its formula, paper and doubts. preset(), `steepest methods`
+// and the documentation read it; nothing else lists methods.
+#pragma once
+
+#include <array>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "steepest/optim/recipe.h"
+
+namespace steepest {
+
+struct Preset {
+  std::string name;
+  std::string summary;                  ///< one line
+  std::string paper;                    ///< title and arXiv number
+  std::string formula;                  ///< of the main roles
+  std::array<RoleRecipe, 4> roles;      ///< in the order of Role
+  std::vector<std::string> unverified;  ///< statements not checked against the paper
+};
+
+std::span<const Preset> presets();
+
+/// The row of that name. Throws UsageError naming the nearest known one.
+const Preset& find_preset(const std::string& name);
+
+}  // namespace steepest

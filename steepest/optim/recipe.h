@@ -1,0 +1,85 @@
+// What an optimizer does, as data: for each role one member of the memory and direction axes and their numbers, and how
+// workers agree. A recipe starts from a preset row and is changed key by key; validate() refuses what makes no sense.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "steepest/base/keys.h"
+#include "steepest/optim/parameter.h"
+
+namespace steepest {
+
+inline constexpr std::array kRoles = {Role::Matrix, Role::Embedding, Role::Head, Role::Vector};
+
+/// "matrix", "embedding", "head" or "vector".
+const char* role_name(Role role);
+
+/// One role's part: x <- x - lr * (scale * direction(memory(gradient)) + weight_decay * x). Numbers that are not set
+/// take the default of the memory or direction that uses them.
+struct RoleRecipe {
+  std::string memory = "none";         ///< a row of memories() in optim/axes.h
+  std::string direction = "identity";  ///< a row of directions()
+  double lr = 1e-3;
+  double weight_decay = 0;
+  bool main =
+      true;  ///< carries the method's own rule; [optimizer] lr, memory, direction and scale go to these roles only
+  std::optional<double> momentum, beta1, beta2, eps, scale;
+  std::int64_t iterations = 5;
+  std::string end = "column";
+  double tau = 0;
+};
+
+/// A whole optimizer. `aggregate` is "mean" or "vote".
+struct OptimizerRecipe {
+  std::string method = "adamw";
+  std::string aggregate = "mean";
+  std::array<RoleRecipe, 4> roles;
+
+  RoleRecipe& role(Role r) { return roles[static_cast<std::size_t>(r)]; }
+  const RoleRecipe& role(Role r) const { return roles[static_cast<std::size_t>(r)]; }
+
+  /// What set_key() was asked to change, so that validate() can refuse keys that nothing uses.
+  struct Given {
+    std::string key, place;
+    std::vector<Role> roles;
+  };
+  std::vector<Given> given;
+};
+
+/// The preset of that name. Throws UsageError naming the nearest known one.
+OptimizerRecipe preset(const std::string& method);
+
+/// Keys of [optimizer] and [optimizer.ROLE], each with range and documentation. `get` gives the value in effect, or
+/// nothing when the role's memory and direction do not use the key.
+const std::vector<Key<RoleRecipe>>& role_keys();
+
+/// Sets one key of [optimizer]: on every role it is meant for (lr, memory, direction, scale: the main roles;
+/// weight_decay: all roles but vectors; the others: all roles). Throws UsageError with `place` in brackets.
+void set_key(OptimizerRecipe& recipe, const Key<RoleRecipe>& key, const KeyValue& value, std::string_view place);
+
+/// Sets one key of [optimizer.ROLE]. Call it after the keys of [optimizer], which it overrides.
+void set_key(OptimizerRecipe& recipe, Role role, const Key<RoleRecipe>& key, const KeyValue& value,
+             std::string_view place);
+
+/// Refuses impossible combinations, for example a vote where no role has the direction sign. Throws UsageError.
+void validate(const OptimizerRecipe& recipe, int world_size);
+
+/// Sentences for the user about legal but doubtful numbers (weight decay that fp32 loses).
+std::vector<std::string> warnings(const OptimizerRecipe& recipe);
+
+/// Optimizer state of one fp32 parameter of this role, in bytes.
+int state_bytes_per_parameter(const RoleRecipe& role);
+
+/// Bits that one worker sends per parameter and step in the limit of many workers: 64 for a mean of fp32 gradients
+/// (64(M-1)/M), 2 for a vote (2(M-1)/M, sign_and_vote.md 5.1 (c)).
+int wire_bits_per_parameter(const RoleRecipe& role, bool vote);
+
+/// The rule in one line: "x <- x - lr*(sign(m) + weight_decay*x), m <- 0.9 m + 0.1 g".
+std::string formula(const RoleRecipe& role);
+
+}  // namespace steepest

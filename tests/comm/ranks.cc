@@ -1,0 +1,207 @@
+#include "tests/comm/ranks.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <numeric>
+#include <thread>
+
+#include "steepest/base/error.h"
+#include "steepest/base/files.h"
+#include "steepest/comm/process_group.h"
+
+namespace steepest::ranks {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+std::string variable(const char* name, const std::string& otherwise) {
+  const char* value = std::getenv(name);
+  return value ? value : otherwise;
+}
+
+// What the kernel says this process has sent over TCP, all sockets together.
+std::uint64_t socket_bytes_sent() {
+  std::uint64_t total = 0;
+  for (int descriptor = 0; descriptor < 1024; ++descriptor) {
+    tcp_info info{};
+    socklen_t size = sizeof info;
+    if (getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &info, &size) == 0) total += info.tcpi_bytes_sent;
+  }
+  return total;
+}
+
+int socket_count() {
+  int count = 0;
+  for (const auto& entry : fs::directory_iterator("/proc/self/fd"))
+    count += fs::exists(entry.path()) ? 0 : fs::read_symlink(entry.path()).string().starts_with("socket:");
+  return count;
+}
+
+void scenario_sum(ProcessGroup& group) {
+  std::vector<float> values(100003);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = 1.0f / static_cast<float>(i + 1) + static_cast<float>(group.rank());
+  group.sum(std::span<float>(values));
+  std::printf("%.9g\n", std::accumulate(values.begin(), values.end(), 0.0));
+}
+
+// One number per step; the rank named by VICTIM goes away in step 12, in the way named by HOW.
+void scenario_victim(ProcessGroup& group) {
+  const bool victim = std::stoi(variable("VICTIM", "-1")) == group.rank();
+  std::vector<float> values(200000, 1.0f);
+  for (int step = 0; step < 20; ++step) {
+    group.set_place(concat("step ", step));
+    if (victim && step == 12) {
+      const std::string how = variable("HOW", "kill");
+      if (how == "kill") raise(SIGKILL);
+      if (how == "stop") raise(SIGSTOP);
+      if (how == "exit") std::exit(3);
+      if (how == "throw") throw Error("the victim failed");
+    }
+    group.sum(std::span<float>(values));
+  }
+  group.barrier();
+}
+
+// Bytes the group counts and bytes the kernel counts for the same collectives.
+void scenario_bytes(ProcessGroup& group) {
+  const std::uint64_t before = socket_bytes_sent();
+  std::vector<float> values(1 << 20, 1.0f);
+  group.sum(std::span<float>(values));
+  group.barrier();
+  std::printf("%llu %llu\n", static_cast<unsigned long long>(group.bytes_sent()),
+              static_cast<unsigned long long>(socket_bytes_sent() - before));
+}
+
+void scenario_sockets(ProcessGroup&) {
+  std::printf("%d\n", socket_count());
+}
+
+const std::map<std::string, std::function<void(ProcessGroup&)>>& scenarios() {
+  static const std::map<std::string, std::function<void(ProcessGroup&)>> table = {
+      {"sum", scenario_sum}, {"victim", scenario_victim}, {"bytes", scenario_bytes}, {"sockets", scenario_sockets}};
+  return table;
+}
+
+struct Child {
+  pid_t pid = -1;
+  int out = -1;
+  int err = -1;
+};
+
+int temporary_file() {
+  std::string name = (fs::temp_directory_path() / "steepest_rank_XXXXXX").string();
+  const int descriptor = mkostemp(name.data(), O_CLOEXEC);
+  if (descriptor < 0) fail("test", "cannot create ", name);
+  unlink(name.c_str());
+  return descriptor;
+}
+
+std::string content(int descriptor) {
+  std::string text;
+  std::array<char, 4096> buffer;
+  lseek(descriptor, 0, SEEK_SET);
+  for (ssize_t n; (n = read(descriptor, buffer.data(), buffer.size())) > 0;)
+    text.append(buffer.data(), static_cast<std::size_t>(n));
+  close(descriptor);
+  return text;
+}
+
+Child start(const std::string& scenario, const Environment& environment) {
+  Child child{-1, temporary_file(), temporary_file()};
+  const std::string program = fs::read_symlink("/proc/self/exe").string();
+  child.pid = fork();
+  if (child.pid == 0) {
+    for (const auto& [name, value] : environment) setenv(name.c_str(), value.c_str(), 1);
+    dup2(child.out, STDOUT_FILENO);
+    dup2(child.err, STDERR_FILENO);
+    execl(program.c_str(), program.c_str(), "--rank", scenario.c_str(), nullptr);
+    _exit(127);
+  }
+  return child;
+}
+
+}  // namespace
+
+int free_port() {
+  const int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  if (bind(descriptor, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
+      getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &size) != 0)
+    fail("test", "no free port");
+  close(descriptor);
+  return ntohs(address.sin_port);
+}
+
+std::vector<Environment> job(int world_size, int port) {
+  std::vector<Environment> environments;
+  for (int r = 0; r < world_size; ++r)
+    environments.push_back({{"RANK", concat(r)},
+                            {"WORLD_SIZE", concat(world_size)},
+                            {"MASTER_ADDR", "127.0.0.1"},
+                            {"MASTER_PORT", concat(port)},
+                            {"OMP_NUM_THREADS", "1"}});
+  return environments;
+}
+
+std::vector<Ended> run(const std::string& scenario, const std::vector<Environment>& environments) {
+  const auto begin = Clock::now();
+  std::vector<Child> children;
+  for (const Environment& environment : environments) children.push_back(start(scenario, environment));
+  std::vector<Ended> ended(children.size());
+  for (std::size_t left = children.size(); left > 0;) {
+    const bool late = Clock::now() - begin > std::chrono::seconds(60);
+    bool all_others_ended = left == 1 && children.size() > 1;
+    for (std::size_t i = 0; i < children.size(); ++i) {
+      if (ended[i].code != -1) continue;
+      int status = 0;
+      // The last one may be a victim that stopped itself.
+      if (late ||
+          (all_others_ended && waitpid(children[i].pid, &status, WNOHANG | WUNTRACED) > 0 && WIFSTOPPED(status)))
+        kill(children[i].pid, SIGKILL);
+      if (!(WIFEXITED(status) || WIFSIGNALED(status)) || status == 0)
+        if (waitpid(children[i].pid, &status, WNOHANG) <= 0) continue;
+      ended[i].code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+      ended[i].after = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin);
+      ended[i].out = content(children[i].out);
+      ended[i].err = content(children[i].err);
+      --left;
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return ended;
+}
+
+bool run_as_rank(int argc, char** argv, int& code) {
+  if (argc != 3 || std::string(argv[1]) != "--rank") return false;
+  try {
+    const std::chrono::seconds timeout(std::stoi(variable("TEST_TIMEOUT", "20")));
+    const auto group = ProcessGroup::connect(detect_launch(), timeout);
+    scenarios().at(argv[2])(*group);
+    code = 0;
+  } catch (const UsageError& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    code = 2;
+  } catch (const Error& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    code = 1;
+  }
+  return true;
+}
+
+}  // namespace steepest::ranks
