@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <functional>
 #include <unordered_map>
 
 #include "steepest/base/error.h"
@@ -41,13 +43,60 @@ struct Tokenizer::State {
   bool splits_at_newlines = true;  // no piece spans one
   bool splits_at_words = true;     // no piece has a space after anything else
 
-  void encode_run(std::string_view run, std::vector<int>& out) const {
+  std::uint64_t number = next_number();
+
+  void encode_whole(std::string_view run, std::vector<int>& out) const {
     std::vector<int> tokens;
     const auto status = processor.Encode(run, &tokens);
     if (!status.ok()) fail("tokenizer", "cannot encode a text of ", run.size(), " bytes: ", status.message());
     out.insert(out.end(), tokens.begin(), tokens.end());
   }
+
+  void encode_run(std::string_view run, std::vector<int>& out) const;
+  static std::uint64_t next_number() {
+    static std::atomic<std::uint64_t> count = 0;
+    return ++count;
+  }
 };
+
+namespace {
+
+/// Tokens of words seen before: text repeats its words, and a look-up is 50 times cheaper than merging again. One cache
+/// for each thread, emptied when it is full or meets another tokenizer.
+struct WordCache {
+  struct Hash : std::hash<std::string_view> {
+    using is_transparent = void;
+  };
+  std::unordered_map<std::string, std::vector<int>, Hash, std::equal_to<>> tokens;
+  std::uint64_t owner = 0;
+};
+constexpr std::size_t kCachedWords = std::size_t{1} << 16;
+constexpr std::size_t kLongestCachedWord = 64;
+thread_local WordCache word_cache;
+
+}  // namespace
+
+void Tokenizer::State::encode_run(std::string_view run, std::vector<int>& out) const {
+  if (!splits_at_words) return encode_whole(run, out);
+  WordCache& cache = word_cache;
+  if (cache.owner != number || cache.tokens.size() >= kCachedWords) cache.tokens.clear();
+  cache.owner = number;
+  while (!run.empty()) {
+    const std::size_t start = std::min(run.find_first_not_of(' '), run.size());
+    const std::string_view word = run.substr(0, run.find(' ', start));
+    run.remove_prefix(word.size());
+    if (word.size() > kLongestCachedWord) {
+      encode_whole(word, out);
+    } else if (const auto known = cache.tokens.find(word); known != cache.tokens.end()) {
+      out.insert(out.end(), known->second.begin(), known->second.end());
+    } else {
+      std::vector<int> tokens;
+      encode_whole(word, tokens);
+      out.insert(out.end(), tokens.begin(), tokens.end());
+      cache.tokens.emplace(word, std::move(tokens));
+    }
+  }
+}
 
 Tokenizer::Tokenizer(std::shared_ptr<const State> state) : state_(std::move(state)) {}
 

@@ -85,7 +85,9 @@ void scenario_bytes(ProcessGroup& group) {
               static_cast<unsigned long long>(socket_bytes_sent() - before));
 }
 
-void scenario_sockets(ProcessGroup&) { std::printf("%d\n", socket_count()); }
+void scenario_sockets(ProcessGroup&) {
+  std::printf("%d\n", socket_count());
+}
 
 const std::map<std::string, std::function<void(ProcessGroup&)>>& scenarios() {
   static const std::map<std::string, std::function<void(ProcessGroup&)>> table = {
@@ -111,7 +113,8 @@ std::string content(int descriptor) {
   std::string text;
   std::array<char, 4096> buffer;
   lseek(descriptor, 0, SEEK_SET);
-  for (ssize_t n; (n = read(descriptor, buffer.data(), buffer.size())) > 0;) text.append(buffer.data(), static_cast<std::size_t>(n));
+  for (ssize_t n; (n = read(descriptor, buffer.data(), buffer.size())) > 0;)
+    text.append(buffer.data(), static_cast<std::size_t>(n));
   close(descriptor);
   return text;
 }
@@ -168,7 +171,8 @@ std::vector<Ended> run(const std::string& scenario, const std::vector<Environmen
       if (ended[i].code != -1) continue;
       int status = 0;
       // The last one may be a victim that stopped itself.
-      if (late || (all_others_ended && waitpid(children[i].pid, &status, WNOHANG | WUNTRACED) > 0 && WIFSTOPPED(status)))
+      if (late ||
+          (all_others_ended && waitpid(children[i].pid, &status, WNOHANG | WUNTRACED) > 0 && WIFSTOPPED(status)))
         kill(children[i].pid, SIGKILL);
       if (!(WIFEXITED(status) || WIFSIGNALED(status)) || status == 0)
         if (waitpid(children[i].pid, &status, WNOHANG) <= 0) continue;

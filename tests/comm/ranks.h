@@ -1,5 +1,5 @@
-// Real processes for tests: the test program starts itself as the ranks of a job on loopback and looks at what they print
-// and how they end.
+// Real processes for tests: the test program starts itself as the ranks of a job on loopback and looks at what they
+// print and how they end.
 #pragma once
 
 #include <chrono>
