@@ -14,7 +14,8 @@ stop() {
   exit 1
 }
 
-# One line a package: Debian's name, then what shows that it is there (a command, a header, a library, a Python module).
+# One line a package: Debian's name, then what shows that it is there (a command, a header, a library, a file of clang's own
+# folder, a Python module).
 packages() {
   cat <<'TABLE'
 g++                     command g++
@@ -33,7 +34,8 @@ libgtest-dev            header  gtest/gtest.h
 libbenchmark-dev        header  benchmark/benchmark.h
 libgoogle-perftools-dev library libtcmalloc_minimal.so
 clang                   command clang++
-libclang-rt-dev         runtime libclang_rt.fuzzer-*.a
+libclang-rt-dev         clang   lib/*/libclang_rt.fuzzer-*.a
+libomp-dev              clang   include/omp.h
 clang-format            command clang-format
 python3-venv            module  ensurepip
 TABLE
@@ -45,7 +47,7 @@ is_there() {
     command) command -v "$name" ;;
     header) for folder in /usr/include /usr/local/include; do [[ -e $folder/$name ]] && return 0; done; return 1 ;;
     library) compgen -G "/usr/lib/*/$name" || compgen -G "/usr/lib*/$name" || compgen -G "/usr/local/lib/$name" ;;
-    runtime) compgen -G "/usr/lib/llvm-*/lib/clang/*/lib/*/$name" || compgen -G "/usr/lib*/clang/*/lib/*/$name" ;;
+    clang) compgen -G "/usr/lib/llvm-*/lib/clang/*/$name" || compgen -G "/usr/lib*/clang/*/$name" ;;
     module) [[ -x $venv/bin/python ]] || python3 -c "import $name" ;;
   esac >/dev/null 2>&1
 }

@@ -6,7 +6,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PWD/.venv/bin:$PATH"
 
 readonly results=$PWD/build/test-results
-readonly fuzz_seconds=5
 fast=
 [[ ${1:-} == --fast ]] && fast=1
 failures=()
@@ -26,8 +25,8 @@ phase() {
 ctest_in() {
   local folder=$1 name=$2
   shift 2
-  ctest --test-dir "$folder" -j "$(nproc)" --output-on-failure --no-tests=error --progress \
-    --output-junit "$results/$name.xml" "$@" | tail -n 200
+  ctest --test-dir "$folder" -j "$(nproc)" --output-on-failure --no-tests=error --output-junit "$results/$name.xml" "$@" |
+    grep -vE '^ *Start +[0-9]+:|Passed +[0-9.]+ sec$'
 }
 
 python_tests() {
@@ -42,7 +41,7 @@ sanitized() {
 }
 
 fuzz() {
-  scripts/build.sh fuzz && FUZZ_SECONDS=$fuzz_seconds ctest_in build-fuzz fuzz -L '^fuzz$'
+  scripts/build.sh fuzz fuzz_programs && ctest_in build-fuzz fuzz -L '^fuzz$'
 }
 
 rm -rf "$results"
@@ -56,7 +55,7 @@ if phase "build" scripts/build.sh release; then
     phase "Python tests" python_tests
     phase "address and undefined behaviour sanitizers" sanitized asan 'base|data|comm|model' test_base test_data test_comm test_model
     phase "thread sanitizer" sanitized tsan 'comm' test_comm
-    phase "fuzzing, $fuzz_seconds s a target" fuzz
+    phase "fuzzing" fuzz
   fi
 fi
 
