@@ -9,19 +9,21 @@
 namespace steepest {
 
 /// 64-bit words that hold `bits` bits.
-constexpr std::size_t words_for(std::size_t bits) { return (bits + 63) / 64; }
+constexpr std::size_t words_for(std::size_t bits) {
+  return (bits + 63) / 64;
+}
 
 /// What a zero packs as. Parity: + on even t, - on odd t, so that a dead coordinate does not drift. Plus: always +.
 enum class ZeroRule { Parity, Plus };
 
-/// Writes the signs of x at bits first_bit .. first_bit + x.size() - 1 of `words`. The bits below first_bit in the first
-/// word are kept, the bits behind the end in the last word become 0. Signs are compared as integers, so denormals count
-/// in every floating-point mode and -0 equals +0. The bit of a NaN is unspecified.
+/// Writes the signs of x at bits first_bit .. first_bit + x.size() - 1 of `words`. The bits below first_bit in the
+/// first word are kept, the bits behind the end in the last word become 0. Signs are compared as integers, so denormals
+/// count in every floating-point mode and -0 equals +0. The bit of a NaN is unspecified.
 void pack_signs(std::span<const float> x, std::uint64_t t, ZeroRule rule, std::uint64_t* words,
                 std::size_t first_bit = 0);
 
-/// T of the rule "negative iff more than T of the voters are negative". Odd voters: (voters-1)/2. Even voters: voters/2 on
-/// even t and voters/2 - 1 on odd t, which makes ties fair over two steps. `voters` must be at least 1.
+/// T of the rule "negative iff more than T of the voters are negative". Odd voters: (voters-1)/2. Even voters: voters/2
+/// on even t and voters/2 - 1 on odd t, which makes ties fair over two steps. `voters` must be at least 1.
 unsigned vote_threshold(unsigned voters, std::uint64_t t);
 
 /// decided bit i = (number of voters whose bit i is 1) > threshold, by bit-sliced counters and carry-save adders.

@@ -1,5 +1,5 @@
-// Which instruction set the kernels run on. Highway compiles every kernel for several and picks the best one at run time;
-// STEEPEST_KERNELS=avx2 (or any name of kernel_targets) forces another. All give the same bits.
+// Which instruction set the kernels run on. Highway compiles every kernel for several and picks the best one at run
+// time; STEEPEST_KERNELS=avx2 (or any name of kernel_targets) forces another. All give the same bits.
 #pragma once
 
 #include <string>
@@ -7,7 +7,8 @@
 
 namespace steepest {
 
-/// Names of the instruction sets this program has and this machine can run, best first: "avx512", "avx2", ..., "scalar".
+/// Names of the instruction sets this program has and this machine can run, best first: "avx512", "avx2", ...,
+/// "scalar".
 std::vector<std::string> kernel_targets();
 
 /// The one in use.

@@ -14,8 +14,12 @@ namespace steepest {
 class FloatMode {
  public:
 #if defined(__x86_64__)
-  FloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(kDefault); }
-  ~FloatMode() { _mm_setcsr(saved_); }
+  FloatMode() : saved_(_mm_getcsr()) {
+    _mm_setcsr(kDefault);
+  }
+  ~FloatMode() {
+    _mm_setcsr(saved_);
+  }
 
  private:
   static constexpr unsigned kDefault = 0x1F80;  // exceptions masked, nearest, neither DAZ nor FTZ
@@ -25,7 +29,9 @@ class FloatMode {
     asm volatile("mrs %0, fpcr" : "=r"(saved_));
     asm volatile("msr fpcr, %0" ::"r"(std::uint64_t{0}));
   }
-  ~FloatMode() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+  ~FloatMode() {
+    asm volatile("msr fpcr, %0" ::"r"(saved_));
+  }
 
  private:
   std::uint64_t saved_;

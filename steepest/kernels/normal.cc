@@ -99,8 +99,8 @@ HWY_INLINE void normal_blocks(const StreamKey& key, std::uint64_t block, float s
   VU c0 = hn::Load(du, low_words);
   VU c1 = hn::Load(du, high_words);
   VU c2 = hn::Set(du, static_cast<std::uint32_t>(key.step));
-  VU c3 = hn::Set(du, key.probe | static_cast<std::uint32_t>(key.purpose) << 16 |
-                          static_cast<std::uint32_t>(key.step >> 32) << 24);
+  VU c3 = hn::Set(
+      du, key.probe | static_cast<std::uint32_t>(key.purpose) << 16 | static_cast<std::uint32_t>(key.step >> 32) << 24);
   std::uint32_t k0 = static_cast<std::uint32_t>(key.seed), k1 = static_cast<std::uint32_t>(key.seed >> 32);
   for (int round = 0; round < 10; ++round) {
     VU high0, low0, high2, low2;

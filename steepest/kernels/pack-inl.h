@@ -1,4 +1,5 @@
-// The loop that turns n vectors' worth of signs into words, for any source of values. Included once per instruction set.
+// The loop that turns n vectors' worth of signs into words, for any source of values. Included once per instruction
+// set.
 #if defined(STEEPEST_KERNELS_PACK_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef STEEPEST_KERNELS_PACK_INL_H_
 #undef STEEPEST_KERNELS_PACK_INL_H_
@@ -34,7 +35,8 @@ HWY_INLINE std::uint64_t pack_few(const Values& values, std::size_t begin, std::
   return word;
 }
 
-/// Packs elements 0 .. n-1 at bit first_bit of `words` (contract of pack_signs). Each element is asked for once, in order.
+/// Packs elements 0 .. n-1 at bit first_bit of `words` (contract of pack_signs). Each element is asked for once, in
+/// order.
 template <bool zero_is_negative, class Values>
 HWY_INLINE void pack(const Values& values, std::size_t n, std::uint64_t* words, std::size_t first_bit) {
   const Full d;

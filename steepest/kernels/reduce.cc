@@ -29,7 +29,9 @@ struct Square {
   }
 };
 
-double SumOfSquares(const float* x, std::size_t n) { return slots::sum<double>(n, Square{x}); }
+double SumOfSquares(const float* x, std::size_t n) {
+  return slots::sum<double>(n, Square{x});
+}
 
 template <class Body>
 HWY_INLINE void each(std::size_t n, const Body& body) {
@@ -57,8 +59,12 @@ struct Adding {
   }
 };
 
-void Scale(float* x, std::size_t n, float factor) { each(n, Scaling{x, factor}); }
-void AddTo(float* into, const float* x, std::size_t n) { each(n, Adding{into, x}); }
+void Scale(float* x, std::size_t n, float factor) {
+  each(n, Scaling{x, factor});
+}
+void AddTo(float* into, const float* x, std::size_t n) {
+  each(n, Adding{into, x});
+}
 
 }  // namespace
 }  // namespace HWY_NAMESPACE

@@ -1,5 +1,5 @@
-// Applies a recipe to tensors. It owns one flat gradient buffer and the flat state buffers; the weights stay the caller's.
-// Order of a step: zero_gradients, backward, [mean of ranks], inspect, [pack_votes, vote], step.
+// Applies a recipe to tensors. It owns one flat gradient buffer and the flat state buffers; the weights stay the
+// caller's. Order of a step: zero_gradients, backward, [mean of ranks], inspect, [pack_votes, vote], step.
 #pragma once
 
 #include <cstdint>
@@ -54,8 +54,8 @@ class Optimizer {
   std::size_t vote_bits() const;
   /// Updates the local memory of the voted parameters and writes their sign bits, words_for(vote_bits()) words.
   void pack_votes(std::span<std::uint64_t> words);
-  /// One update of all weights with learning rates lr * lr_factor, then updates() + 1. `decided`: the vote's result, needed
-  /// exactly when vote_bits() > 0. May use the gradient buffer as scratch.
+  /// One update of all weights with learning rates lr * lr_factor, then updates() + 1. `decided`: the vote's result,
+  /// needed exactly when vote_bits() > 0. May use the gradient buffer as scratch.
   void step(double lr_factor, std::span<const std::uint64_t> decided = {});
 
   /// Completed updates: bias correction and the parity rule count them. Skipped steps do not advance it.

@@ -1,5 +1,5 @@
-// The one table of methods: a row is a named recipe with its formula, paper and doubts. preset(), `steepest methods` and
-// the documentation read it; nothing else lists methods.
+// The one table of methods: a row is a named recipe with its formula, paper and doubts. preset(), `steepest methods`
+// and the documentation read it; nothing else lists methods.
 #pragma once
 
 #include <array>
@@ -17,7 +17,6 @@ struct Preset {
   std::string paper;                    ///< title and arXiv number
   std::string formula;                  ///< of the main roles
   std::array<RoleRecipe, 4> roles;      ///< in the order of Role
-  bool can_vote;                        ///< the main direction is a sign: aggregate = vote makes sense
   std::vector<std::string> unverified;  ///< statements not checked against the paper
 };
 

@@ -19,14 +19,15 @@ inline constexpr std::array kRoles = {Role::Matrix, Role::Embedding, Role::Head,
 /// "matrix", "embedding", "head" or "vector".
 const char* role_name(Role role);
 
-/// One role's part: x <- x - lr * (scale * direction(memory(gradient)) + weight_decay * x). Numbers that are not set take
-/// the default of the memory or direction that uses them.
+/// One role's part: x <- x - lr * (scale * direction(memory(gradient)) + weight_decay * x). Numbers that are not set
+/// take the default of the memory or direction that uses them.
 struct RoleRecipe {
   std::string memory = "none";         ///< a row of memories() in optim/axes.h
   std::string direction = "identity";  ///< a row of directions()
   double lr = 1e-3;
   double weight_decay = 0;
-  bool main = true;  ///< carries the method's own rule; [optimizer] lr, memory, direction and scale go to these roles only
+  bool main =
+      true;  ///< carries the method's own rule; [optimizer] lr, memory, direction and scale go to these roles only
   std::optional<double> momentum, beta1, beta2, eps, scale;
   std::int64_t iterations = 5;
   std::string end = "column";

@@ -1,0 +1,87 @@
+#include "steepest/optim/presets.h"
+
+namespace steepest {
+namespace {
+
+RoleRecipe role(std::string memory, std::string direction, double lr, double weight_decay = 0) {
+  RoleRecipe r;
+  r.memory = std::move(memory);
+  r.direction = std::move(direction);
+  r.lr = lr;
+  r.weight_decay = weight_decay;
+  return r;
+}
+
+// The same rule for every role; vectors (norm gains) are not decayed.
+std::array<RoleRecipe, 4> everywhere(const RoleRecipe& r) {
+  RoleRecipe vector = r;
+  vector.weight_decay = 0;
+  return {r, r, r, vector};
+}
+
+// Its own rule for hidden matrices, Adam with its own learning rate for the rest.
+std::array<RoleRecipe, 4> matrices(const RoleRecipe& r, double adam_lr) {
+  RoleRecipe rest = role("adam", "identity", adam_lr);
+  rest.main = false;
+  return {r, rest, rest, rest};
+}
+
+}  // namespace
+
+std::span<const Preset> presets() {
+  static const std::vector<Preset> table = {
+      {"adamw",
+       "Adam with decoupled weight decay",
+       "Decoupled Weight Decay Regularization, arXiv 1711.05101",
+       "m <- b1 m + (1-b1) g; v <- b2 v + (1-b2) g^2; x <- x - lr ((m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps) + wd x)",
+       everywhere(role("adam", "identity", 1e-3, 0.1)),
+       {}},
+      {"sgd",
+       "plain gradient descent",
+       "A Stochastic Approximation Method, Robbins and Monro 1951",
+       "x <- x - lr (g + wd x)",
+       everywhere(role("none", "identity", 0.1)),
+       {}},
+      {"signsgd",
+       "sign of the gradient, stateless",
+       "signSGD, arXiv 1802.04434; majority vote, arXiv 1810.05291",
+       "x <- x - lr (sign(g) + wd x)",
+       everywhere(role("none", "sign", 1e-3)),
+       {"the experiments' coupled weight decay is not this rule: decay here is decoupled"}},
+      {"signum",
+       "sign of the momentum; with votes each worker keeps its own momentum",
+       "signSGD, arXiv 1802.04434; majority vote, arXiv 1810.05291",
+       "m <- b m + (1-b) g; x <- x - lr (sign(m) + wd x)",
+       everywhere(role("ema", "sign", 5e-4)),
+       {"the warm-up of C(b) steps in signSGD's Theorem 3 is not part of this rule"}},
+      {"lion",
+       "sign of an interpolated momentum",
+       "Symbolic Discovery of Optimization Algorithms, arXiv 2302.06675",
+       "c = b1 m + (1-b1) g; x <- x - lr (sign(c) + wd x); m <- b2 m + (1-b2) g",
+       everywhere(role("lion", "sign", 3e-4, 0.3)),
+       {}},
+      {"sinkgd",
+       "row and column normalised gradient on matrices, stateless; Adam on embedding, head and vectors",
+       "Gradient Multi-Normalization for Stateless and Scalable LLM Training, arXiv 2502.06742",
+       "X = g; L times: X_i <- sqrt(n) X_i/|X_i|, X_:j <- sqrt(m) X_:j/|X_:j|; x <- x - lr 0.05 X",
+       matrices(role("none", "sinkhorn", 0.02), 1e-3),
+       {"Adam's learning rate for embedding, head and vectors", "clipping and weight decay in the paper's runs",
+        "the fixed-point theorem and its hypotheses", "alpha at 1.3 billion parameters"}},
+  };
+  return table;
+}
+
+const Preset& find_preset(const std::string& name) {
+  std::vector<std::string> known;
+  for (const Preset& row : presets()) {
+    if (row.name == name) return row;
+    known.push_back(row.name);
+  }
+  const std::string close = nearest(name, known);
+  std::string list;
+  for (const std::string& each : known) list += (list.empty() ? "" : ", ") + each;
+  if (!close.empty()) fail_usage("optimizer", "method is \"", name, "\"; did you mean \"", close, "\"?");
+  fail_usage("optimizer", "method is \"", name, "\"; it must be one of ", list);
+}
+
+}  // namespace steepest

@@ -1,0 +1,193 @@
+#include "steepest/optim/recipe.h"
+
+#include <algorithm>
+
+#include "steepest/optim/axes.h"
+#include "steepest/optim/presets.h"
+
+namespace steepest {
+namespace {
+
+constexpr double kLargestBeta = 0.999999;
+
+bool contains(const std::vector<std::string>& list, const std::string& name) {
+  return std::find(list.begin(), list.end(), name) != list.end();
+}
+
+bool uses(const RoleRecipe& role, const std::string& key) {
+  static const std::vector<std::string> always = {"memory", "direction", "lr", "weight_decay", "scale"};
+  return contains(always, key) || contains(find_memory(role.memory).keys, key) ||
+         contains(find_direction(role.direction).keys, key);
+}
+
+std::vector<std::string> names(const auto& rows) {
+  std::vector<std::string> list;
+  for (const auto& row : rows) list.push_back(row.name);
+  return list;
+}
+
+std::vector<Key<RoleRecipe>> make_keys() {
+  using R = RoleRecipe;
+  std::vector<Key<R>> table = {
+      keys::text("memory", &R::memory, names(memories()),
+                 "what is remembered of gradients; [optimizer] changes it for the method's main roles"),
+      keys::text("direction", &R::direction, names(directions()),
+                 "norm whose steepest descent is followed; [optimizer] changes it for the main roles"),
+      keys::number(
+          "lr", &R::lr, 0, 1e6,
+          "learning rate before the schedule; [optimizer] lr is that of the main roles (sinkgd: the matrices)"),
+      keys::number("weight_decay", &R::weight_decay, 0, 1e6,
+                   "decoupled decay, x <- x - lr * weight_decay * x; [optimizer] changes all roles but vectors"),
+      keys::number("momentum", &R::momentum, 0, kLargestBeta, "b of the memories ema and nesterov; default 0.9"),
+      keys::number("beta1", &R::beta1, 0, kLargestBeta, "b1 of the memories lion and adam; default 0.9"),
+      keys::number("beta2", &R::beta2, 0, kLargestBeta,
+                   "b2 of the memories lion (default 0.99) and adam (default 0.999)"),
+      keys::number("eps", &R::eps, 1e-30, 1, "eps of the memory adam; default 1e-8"),
+      keys::number("scale", &R::scale, 1e-9, 1e9,
+                   "factor on the direction, whose RMS is 1 for sign and sinkhorn; default 1, sinkhorn 0.05; "
+                   "[optimizer] changes it for the main roles"),
+      keys::number("iterations", &R::iterations, 1, 100, "L of sinkhorn: row and column normalisations; default 5"),
+      keys::text("end", &R::end, {"column", "row"},
+                 "last step of sinkhorn: column (paper) or row (one more row step); default column"),
+      keys::number(
+          "tau", &R::tau, 0, 0.999,
+          "sinkhorn leaves rows alone whose norm is at most tau times the mean row norm; default 0: only zero rows"),
+  };
+  for (Key<R>& key : table) {
+    // What is printed is what is in effect: defaults filled in, unused keys left out.
+    key.get = [name = key.name, plain = key.get](const R& role) -> std::optional<KeyValue> {
+      if (!uses(role, name)) return std::nullopt;
+      const RoleNumbers n = role_numbers(role);
+      if (name == "momentum" || name == "beta1") return n.beta1;
+      if (name == "beta2") return n.beta2;
+      if (name == "eps") return n.eps;
+      if (name == "scale") return n.scale;
+      return plain(role);
+    };
+  }
+  return table;
+}
+
+std::vector<Role> roles_meant(const OptimizerRecipe& recipe, const std::string& key) {
+  static const std::vector<std::string> of_main = {"memory", "direction", "lr", "scale"};
+  std::vector<Role> meant;
+  for (const Role role : kRoles) {
+    const bool skip = contains(of_main, key) ? !recipe.role(role).main : key == "weight_decay" && role == Role::Vector;
+    if (!skip) meant.push_back(role);
+  }
+  return meant;
+}
+
+std::string section(Role role) {
+  return concat("optimizer.", role_name(role));
+}
+
+std::string plain_number(double x) {
+  return concat(x);
+}
+
+// Replaces whole-word `name` by `value`.
+std::string substitute(std::string text, const std::string& name, const std::string& value) {
+  const auto word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; };
+  for (std::size_t at = text.find(name); at != std::string::npos; at = text.find(name, at)) {
+    const std::size_t end = at + name.size();
+    if ((at > 0 && word(text[at - 1])) || (end < text.size() && word(text[end]))) {
+      at = end;
+    } else {
+      text.replace(at, name.size(), value);
+      at += value.size();
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+const char* role_name(Role role) {
+  static constexpr const char* list[] = {"matrix", "embedding", "head", "vector"};
+  return list[static_cast<std::size_t>(role)];
+}
+
+OptimizerRecipe preset(const std::string& method) {
+  const Preset& row = find_preset(method);
+  return {row.name, "mean", row.roles, {}};
+}
+
+const std::vector<Key<RoleRecipe>>& role_keys() {
+  static const std::vector<Key<RoleRecipe>> table = make_keys();
+  return table;
+}
+
+void set_key(OptimizerRecipe& recipe, const Key<RoleRecipe>& key, const KeyValue& value, std::string_view place) {
+  const std::vector<Role> meant = roles_meant(recipe, key.name);
+  for (const Role role : meant) key.set(recipe.role(role), value, place);
+  recipe.given.push_back({key.name, std::string(place), meant});
+}
+
+void set_key(OptimizerRecipe& recipe, Role role, const Key<RoleRecipe>& key, const KeyValue& value,
+             std::string_view place) {
+  key.set(recipe.role(role), value, place);
+  recipe.given.push_back({key.name, std::string(place), {role}});
+}
+
+void validate(const OptimizerRecipe& recipe, int world_size) {
+  for (const auto& given : recipe.given) {
+    const auto used = [&](Role role) { return uses(recipe.role(role), given.key); };
+    if (std::any_of(given.roles.begin(), given.roles.end(), used)) continue;
+    const RoleRecipe& role = recipe.role(given.roles.front());
+    fail_usage(given.place, "is not used by method ", recipe.method, ": ", given.key, " means nothing to memory \"",
+               role.memory, "\" and direction \"", role.direction,
+               "\"; remove it or choose another memory or direction");
+  }
+  if (!find_direction(recipe.role(Role::Vector).direction).elementwise)
+    fail_usage(section(Role::Vector), "direction is \"", recipe.role(Role::Vector).direction,
+               "\", which needs matrices; choose sign or identity for vectors");
+  if (recipe.aggregate != "mean" && recipe.aggregate != "vote")
+    fail_usage("distributed", "aggregate is \"", recipe.aggregate, "\"; it must be one of mean, vote");
+  if (world_size < 1) fail_usage("distributed", "world_size is ", world_size, "; it must be at least 1");
+  if (recipe.aggregate == "vote" && std::none_of(recipe.roles.begin(), recipe.roles.end(), is_sign))
+    fail_usage("distributed", "aggregate is \"vote\", but no role of method ", recipe.method,
+               " has the direction sign; use \"mean\" or a sign method such as signum");
+}
+
+std::vector<std::string> warnings(const OptimizerRecipe& recipe) {
+  std::vector<std::string> list;
+  for (const Role r : kRoles) {
+    const RoleRecipe& role = recipe.role(r);
+    const double decay = role.lr * role.weight_decay;
+    if (decay > 0 && decay < 0x1p-22)
+      list.push_back(
+          concat('[', section(r), "] lr * weight_decay is ", decay, "; below 2^-22 fp32 rounding loses much of it"));
+  }
+  return list;
+}
+
+int state_bytes_per_parameter(const RoleRecipe& role) {
+  return static_cast<int>(sizeof(float) * find_memory(role.memory).states.size());
+}
+
+int wire_bits_per_parameter(const RoleRecipe& role, bool vote) {
+  return vote && is_sign(role) ? 2 : 64;
+}
+
+std::string formula(const RoleRecipe& role) {
+  const MemoryRow& memory = find_memory(role.memory);
+  const RoleNumbers n = role_numbers(role);
+  std::string h = memory.formula;
+  h = substitute(h, "b", plain_number(n.beta1));
+  h = substitute(h, "b1", plain_number(n.beta1));
+  h = substitute(h, "b2", plain_number(n.beta2));
+  h = substitute(h, "eps", plain_number(n.eps));
+  std::string d = find_direction(role.direction).formula;
+  if (role.memory == "none") {
+    h.clear();
+    d = substitute(d, "h", "g");
+  } else {
+    h += ", ";
+  }
+  if (n.scale != 1) d = concat(n.scale, ' ', d);
+  return role.weight_decay == 0 ? concat(h, "x <- x - lr ", d)
+                                : concat(h, "x <- x - lr (", d, " + ", role.weight_decay, " x)");
+}
+
+}  // namespace steepest

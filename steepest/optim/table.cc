@@ -1,0 +1,123 @@
+#include "steepest/optim/table.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <variant>
+
+#include "steepest/optim/axes.h"
+
+namespace steepest {
+namespace {
+
+using Rows = std::vector<std::vector<std::string>>;
+
+std::string wire(const RoleRecipe& role) {
+  return is_sign(role) ? "2 as votes, 64 as a mean" : "64 as a mean";
+}
+
+OptimizerRecipe as_recipe(const Preset& preset) {
+  return {preset.name, "mean", preset.roles, {}};
+}
+
+}  // namespace
+
+std::string aligned(std::span<const std::vector<std::string>> rows) {
+  std::vector<std::size_t> width;
+  for (const auto& row : rows) {
+    width.resize(std::max(width.size(), row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i) width[i] = std::max(width[i], row[i].size());
+  }
+  std::string out;
+  for (const auto& row : rows) {
+    std::string line;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      const std::string space(width[i] - row[i].size(), ' ');
+      const bool number = !row[i].empty() && row[i].find_first_not_of("0123456789") == std::string::npos;
+      line += (i == 0 ? "" : "  ") + (number ? space + row[i] : row[i] + space);
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + '\n';
+  }
+  return out;
+}
+
+std::string group_table(const OptimizerRecipe& recipe, std::span<const Parameter> parameters, bool voted) {
+  Rows rows = {{"group", "tensors", "parameters", "lr", "state bytes", "ranks", "rule"}};
+  for (const Role r : kRoles) {
+    std::int64_t tensors = 0, elements = 0;
+    for (const Parameter& p : parameters) {
+      if (p.role != r) continue;
+      ++tensors;
+      elements += p.value.numel();
+    }
+    if (tensors == 0) continue;
+    const RoleRecipe& role = recipe.role(r);
+    rows.push_back({role_name(r), concat(tensors), concat(elements), concat(role.lr),
+                    concat(elements * state_bytes_per_parameter(role)), voted && is_sign(role) ? "vote" : "mean",
+                    formula(role)});
+  }
+  return aligned(rows);
+}
+
+std::string method_table() {
+  Rows rows = {{"method", "lr", "state B/param", "wire bits/param", "summary"}};
+  for (const Preset& preset : presets()) {
+    const RoleRecipe& main = preset.roles[0];
+    rows.push_back({preset.name, concat(main.lr), concat(state_bytes_per_parameter(main)), wire(main), preset.summary});
+  }
+  return aligned(rows) + "State and wire are those of hidden matrices. `steepest methods NAME` tells all about one.\n";
+}
+
+std::string method_page(const Preset& preset) {
+  std::ostringstream out;
+  out << preset.name << ": " << preset.summary << "\n  " << preset.formula << "\n  paper: " << preset.paper << "\n\n";
+  Rows rows = {{"role", "lr", "state B/param", "wire bits/param", "rule"}};
+  for (const Role r : kRoles) {
+    const RoleRecipe& role = preset.roles[static_cast<std::size_t>(r)];
+    rows.push_back({role_name(r), concat(role.lr), concat(state_bytes_per_parameter(role)), wire(role), formula(role)});
+  }
+  out << aligned(rows) << "\nkeys of [optimizer] and [optimizer.ROLE] with their values here:\n";
+  rows.clear();
+  for (const Key<RoleRecipe>& key : role_keys()) {
+    std::string values;
+    for (const Role r : kRoles) {
+      const auto value = key.get(preset.roles[static_cast<std::size_t>(r)]);
+      if (value) values += concat(values.empty() ? "" : ", ", role_name(r), ' ', to_toml(*value));
+    }
+    if (!values.empty()) rows.push_back({"  " + key.name, values, key.doc});
+  }
+  out << aligned(rows);
+  for (const std::string& doubt : preset.unverified) out << "unverified against the paper: " << doubt << '\n';
+  return out.str();
+}
+
+std::string method_json(std::span<const Preset> presets) {
+  nlohmann::ordered_json list = nlohmann::ordered_json::array();
+  for (const Preset& preset : presets) {
+    const OptimizerRecipe recipe = as_recipe(preset);
+    nlohmann::ordered_json roles;
+    for (const Role r : kRoles) {
+      const RoleRecipe& role = recipe.role(r);
+      nlohmann::ordered_json& row = roles[role_name(r)];
+      row["rule"] = formula(role);
+      for (const Key<RoleRecipe>& key : role_keys()) {
+        if (const auto value = key.get(role)) std::visit([&](const auto& x) { row[key.name] = x; }, *value);
+      }
+      row["state_bytes_per_param"] = state_bytes_per_parameter(role);
+      row["wire_bits_per_param"] = wire_bits_per_parameter(role, is_sign(role));
+    }
+    const RoleRecipe& main = recipe.role(Role::Matrix);
+    list.push_back({{"name", preset.name},
+                    {"summary", preset.summary},
+                    {"paper", preset.paper},
+                    {"formula", preset.formula},
+                    {"roles", roles},
+                    {"state_bytes_per_param", state_bytes_per_parameter(main)},
+                    {"wire_bits_per_param", wire_bits_per_parameter(main, is_sign(main))},
+                    {"unverified", preset.unverified}});
+  }
+  return list.dump(2) + "\n";
+}
+
+}  // namespace steepest

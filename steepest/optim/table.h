@@ -1,0 +1,28 @@
+// Text for people: the parameter groups at the start of a run, and the methods there are.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "steepest/optim/parameter.h"
+#include "steepest/optim/presets.h"
+
+namespace steepest {
+
+/// Rows of cells as aligned columns, numbers (all cells digits) to the right.
+std::string aligned(std::span<const std::vector<std::string>> rows);
+
+/// One line per role that has parameters: tensors, parameters, lr, state bytes, how ranks agree, the rule.
+std::string group_table(const OptimizerRecipe& recipe, std::span<const Parameter> parameters, bool voted);
+
+/// One line per preset.
+std::string method_table();
+
+/// Everything about one preset.
+std::string method_page(const Preset& preset);
+
+/// All presets, or the one given, as a JSON list of objects with name, summary, paper, formula, roles (rule and numbers
+/// per role), state_bytes_per_param and wire_bits_per_param (of the matrices; each role has its own), and unverified.
+std::string method_json(std::span<const Preset> presets);
+
+}  // namespace steepest
