@@ -5,7 +5,7 @@ include(CMakePackageConfigHelpers)
 set(steepest_package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/steepest)
 
 install(DIRECTORY steepest DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h"
-        PATTERN "cli" EXCLUDE PATTERN "gloo_shim" EXCLUDE PATTERN "*-inl.h" EXCLUDE)
+        PATTERN "cli" EXCLUDE PATTERN "private" EXCLUDE PATTERN "*-inl.h" EXCLUDE)
 install(TARGETS ${steepest_raw_targets} EXPORT steepest-raw)
 install(TARGETS ${steepest_torch_targets} EXPORT steepest-torch)
 install(EXPORT steepest-raw NAMESPACE steepest:: FILE steepestRaw.cmake DESTINATION ${steepest_package_folder})

@@ -11,7 +11,9 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 #include <cstdlib>
+#include <future>
 #include <set>
+#include <thread>
 
 #include "steepest/base/error.h"
 #include "steepest/comm/rendezvous.h"
@@ -24,6 +26,8 @@ using c10d::ProcessGroupGloo;
 using Clock = std::chrono::steady_clock;
 using Device = std::shared_ptr<::gloo::transport::Device>;
 
+constexpr auto kGrace = std::chrono::seconds(2);
+
 // c10d reports retries and closed connections on stderr by itself; this library reports through exceptions.
 void quiet_c10d_logging() {
   constexpr int kFatalOnly = 3;
@@ -35,7 +39,8 @@ void check_interface(const std::string& name) {
   if (getifaddrs(&first) != 0) return;
   std::set<std::string> known;
   for (const ifaddrs* entry = first; entry; entry = entry->ifa_next) {
-    const bool internet = entry->ifa_addr && (entry->ifa_addr->sa_family == AF_INET || entry->ifa_addr->sa_family == AF_INET6);
+    const bool internet =
+        entry->ifa_addr && (entry->ifa_addr->sa_family == AF_INET || entry->ifa_addr->sa_family == AF_INET6);
     if (internet) known.insert(entry->ifa_name);
   }
   freeifaddrs(first);
@@ -46,8 +51,8 @@ void check_interface(const std::string& name) {
              "\", which is no interface with an address on this machine; it has ", list);
 }
 
-// The address from which this machine reaches the master: peers that meet there can reach it too. Resolving the own host
-// name instead gives 127.0.1.1 on Debian.
+// The address from which this machine reaches the master: peers that meet there can reach it too. Resolving the own
+// host name instead gives 127.0.1.1 on Debian.
 std::string address_towards(const std::string& host, int port) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_DGRAM;
@@ -94,19 +99,22 @@ std::string reason_of(const std::exception& error, std::chrono::seconds timeout)
 
 class GlooTransport : public Transport {
  public:
-  GlooTransport(const Launch& launch, std::chrono::seconds timeout) : rank_(static_cast<std::size_t>(launch.rank)), timeout_(timeout) {
+  GlooTransport(const Launch& launch, std::chrono::seconds timeout)
+      : rank_(static_cast<std::size_t>(launch.rank)), timeout_(timeout) {
     const Clock::time_point deadline = Clock::now() + timeout;
     const Device device = listening_device(launch);
     const c10::intrusive_ptr<c10d::Store> store = meet(launch, timeout);
     const auto options = ProcessGroupGloo::Options::create(
-        std::max(std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()), std::chrono::milliseconds(1000)));
+        std::max(std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()),
+                 std::chrono::milliseconds(1000)));
     options->devices = {device};
     options->threads = 1;  // point-to-point operations run on the device's thread
     try {
       group_ = c10::make_intrusive<ProcessGroupGloo>(store, launch.rank, launch.world_size, options);
     } catch (const std::exception& error) {
       fail("distributed", "rank ", launch.rank, " of ", launch.world_size,
-           " could not open connections to all other ranks; set GLOO_SOCKET_IFNAME to the interface on which the machines reach each "
+           " could not open connections to all other ranks; set GLOO_SOCKET_IFNAME to the interface on which the "
+           "machines reach each "
            "other");
     }
   }
@@ -143,7 +151,8 @@ class GlooTransport : public Transport {
   }
 
   template <class Start>
-  void start(std::vector<Pending>& pending, std::size_t peer, std::byte* data, std::size_t size, Start start_operation) {
+  void start(std::vector<Pending>& pending, std::size_t peer, std::byte* data, std::size_t size,
+             Start start_operation) {
     guarded(peer, [&] {
       std::vector<at::Tensor> tensors = {at::from_blob(data, {static_cast<std::int64_t>(size)}, at::kByte)};
       pending.push_back({peer, ((*group_).*start_operation)(tensors, static_cast<int>(peer), tag(size))});
@@ -166,7 +175,20 @@ class GlooTransport : public Transport {
 
 std::unique_ptr<Transport> connect_gloo(const Launch& launch, std::chrono::seconds timeout) {
   quiet_c10d_logging();
-  return std::make_unique<GlooTransport>(launch, timeout);
+  // c10d's store waits without limit for a server that accepts a connection and then says nothing. Its thread is given
+  // up.
+  std::packaged_task<std::unique_ptr<Transport>()> task(
+      [launch, timeout] { return std::make_unique<GlooTransport>(launch, timeout); });
+  std::future<std::unique_ptr<Transport>> result = task.get_future();
+  std::thread worker(std::move(task));
+  if (result.wait_for(timeout + kGrace) == std::future_status::timeout) {
+    worker.detach();
+    fail("distributed", "rank ", launch.rank, " of ", launch.world_size, " had no answer from ", launch.master_addr,
+         ':', launch.master_port, " within ", timeout.count(),
+         " s; check that MASTER_ADDR and MASTER_PORT name rank 0 of this job and not another program");
+  }
+  worker.join();
+  return result.get();
 }
 
 }  // namespace steepest

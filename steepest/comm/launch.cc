@@ -31,11 +31,23 @@ struct Family {
 const std::vector<Family>& families() {
   static const std::vector<Family> table = {
       {"RANK and WORLD_SIZE", "RANK", {"WORLD_SIZE"}, {"LOCAL_RANK"}, {"LOCAL_WORLD_SIZE"}, {}},
-      {"mpirun", "OMPI_COMM_WORLD_RANK", {"OMPI_COMM_WORLD_SIZE"}, {"OMPI_COMM_WORLD_LOCAL_RANK"},
-       {"OMPI_COMM_WORLD_LOCAL_SIZE"}, {"PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "OMPI_MCA_orte_ess_jobid"}},
-      {"mpirun", "PMI_RANK", {"PMI_SIZE"}, {"PMI_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"},
-       {"PMI_LOCAL_SIZE", "MPI_LOCALNRANKS"}, {"SLURM_JOB_ID", "PMI_JOBID"}},
-      {"srun", "SLURM_PROCID", {"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"}, {"SLURM_LOCALID"}, {},
+      {"mpirun",
+       "OMPI_COMM_WORLD_RANK",
+       {"OMPI_COMM_WORLD_SIZE"},
+       {"OMPI_COMM_WORLD_LOCAL_RANK"},
+       {"OMPI_COMM_WORLD_LOCAL_SIZE"},
+       {"PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "OMPI_MCA_orte_ess_jobid"}},
+      {"mpirun",
+       "PMI_RANK",
+       {"PMI_SIZE"},
+       {"PMI_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"},
+       {"PMI_LOCAL_SIZE", "MPI_LOCALNRANKS"},
+       {"SLURM_JOB_ID", "PMI_JOBID"}},
+      {"srun",
+       "SLURM_PROCID",
+       {"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"},
+       {"SLURM_LOCALID"},
+       {},
        {"SLURM_JOB_ID", "SLURM_JOBID"}},
   };
   return table;
@@ -63,8 +75,8 @@ class Environment {
     int parsed = 0;
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), parsed);
     if (error != std::errc() || end != value.data() + value.size() || parsed < low || parsed > high)
-      fail_usage("distributed", "environment variable ", name, " is \"", value, "\"; it must be an integer from ", low, " to ",
-                 high);
+      fail_usage("distributed", "environment variable ", name, " is \"", value, "\"; it must be an integer from ", low,
+                 " to ", high);
     return parsed;
   }
 
@@ -93,7 +105,9 @@ std::string first_host(const std::string& list) {
   return range_taken || list.find('[') == std::string::npos ? host : std::string();
 }
 
-bool is_loopback(const std::string& host) { return host == "localhost" || host == "::1" || host.starts_with("127."); }
+bool is_loopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
 
 std::string slurm_master(const Environment& environment) {
   for (const char* nodes : {"SLURM_STEP_NUM_NODES", "SLURM_NNODES", "SLURM_JOB_NUM_NODES"}) {
@@ -134,8 +148,8 @@ void find_master(const Environment& environment, const Family& family, bool one_
   if (environment.text("MASTER_PORT"))
     launch.master_port = environment.number("MASTER_PORT", 1, 65535);
   else if (by_hand)
-    fail_usage("distributed", "environment variable MASTER_PORT is not set; set it to a free port of ", launch.master_addr,
-               " for all ", launch.world_size, " processes");
+    fail_usage("distributed", "environment variable MASTER_PORT is not set; set it to a free port of ",
+               launch.master_addr, " for all ", launch.world_size, " processes");
   else
     launch.master_port = derived_port(environment, family);
 }
@@ -146,15 +160,17 @@ void find_local_place(const Environment& environment, const Family& family, Laun
   // What the launcher does not say: with a loopback master all ranks are here, else this one is taken to be alone.
   const bool here = is_loopback(launch.master_addr) || launch.world_size == 1;
   launch.local_rank = rank ? environment.number(rank, 0, kMaxRanks) : here ? launch.rank : 0;
-  launch.local_world_size =
-      size ? environment.number(size, 1, kMaxRanks) : here ? launch.world_size : launch.local_rank + 1;
+  launch.local_world_size = size   ? environment.number(size, 1, kMaxRanks)
+                            : here ? launch.world_size
+                                   : launch.local_rank + 1;
   if (launch.local_rank >= launch.local_world_size)
     fail_usage("distributed", "environment variable ", rank ? rank : family.rank, " is ", launch.local_rank,
-               "; it must be below the number of ranks on this machine, ", launch.local_world_size, size ? " (" : "",
-               size ? size : "", size ? ")" : "");
+               "; it must be below ", size ? size : "the number of ranks of this machine", ", which is ",
+               launch.local_world_size);
   if (launch.local_world_size > launch.world_size)
-    fail_usage("distributed", "environment variable ", size ? size : rank, " is \"", *environment.text(size ? size : rank),
-               "\", more than the ", launch.world_size, " ranks of the job");
+    fail_usage("distributed", "environment variable ", size ? size : rank, " is ",
+               size ? launch.local_world_size : launch.local_rank, ", more than the ", launch.world_size,
+               " ranks of the job");
 }
 
 Launch read_family(const Environment& environment, const Family& family) {
@@ -170,8 +186,8 @@ Launch read_family(const Environment& environment, const Family& family) {
   launch.world_size = environment.number(size, 1, kMaxRanks);
   launch.rank = environment.number(family.rank, 0, kMaxRanks);
   if (launch.rank >= launch.world_size)
-    fail_usage("distributed", "environment variable ", family.rank, " is ", launch.rank, "; it must be below ", size, ", which is ",
-               launch.world_size);
+    fail_usage("distributed", "environment variable ", family.rank, " is ", launch.rank, "; it must be below ", size,
+               ", which is ", launch.world_size);
   if (launch.world_size > 1) {
     const char* local_size = environment.first_set(family.local_size);
     const bool one_machine = local_size && environment.number(local_size, 1, kMaxRanks) == launch.world_size;

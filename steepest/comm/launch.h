@@ -25,9 +25,10 @@ struct Launch {
 /// Looks up one environment variable; nullopt when it is not set.
 using EnvironmentLookup = std::function<std::optional<std::string>(const std::string& name)>;
 
-/// The launch as `lookup` tells it. Without MASTER_ADDR, srun gives the first host of the step and mpirun on one machine
-/// gives 127.0.0.1; without MASTER_PORT all ranks of srun and mpirun compute the same port from the job's id.
-/// Throws UsageError naming the variable and its value when one is missing, not a number, out of range or contradictory.
+/// The launch as `lookup` tells it. Without MASTER_ADDR, srun gives the first host of the step and mpirun on one
+/// machine gives 127.0.0.1; without MASTER_PORT all ranks of srun and mpirun compute the same port from the job's id.
+/// Throws UsageError naming the variable and its value when one is missing, not a number, out of range or
+/// contradictory.
 Launch detect_launch(const EnvironmentLookup& lookup);
 
 /// detect_launch on the environment of this process.

@@ -133,10 +133,12 @@ void ProcessGroup::all_gather(std::span<const std::byte> mine, std::span<std::by
 void ProcessGroup::all_to_all(std::span<const std::byte> mine, std::span<std::byte> received) {
   const auto ranks = static_cast<std::size_t>(world_size_);
   if (received.size() != mine.size() || mine.size() % ranks != 0)
-    fail_here(concat("all_to_all of ", mine.size(), " bytes into ", received.size(), "; both must be equal multiples of ", ranks));
+    fail_here(concat("all_to_all of ", mine.size(), " bytes into ", received.size(),
+                     "; both must be equal multiples of ", ranks));
   const std::size_t shard = mine.size() / ranks;
   const std::size_t own = static_cast<std::size_t>(rank_) * shard;
-  std::copy_n(mine.begin() + static_cast<std::ptrdiff_t>(own), shard, received.begin() + static_cast<std::ptrdiff_t>(own));
+  std::copy_n(mine.begin() + static_cast<std::ptrdiff_t>(own), shard,
+              received.begin() + static_cast<std::ptrdiff_t>(own));
   if (world_size_ == 1) return;
   Outgoing outgoing(ranks);
   Incoming incoming(ranks);

@@ -10,8 +10,8 @@
 //   barrier                ceil(log2 M)
 // A group of one rank has no transport: nothing is sent and no socket exists.
 //
-// After an error the group is unusable: destroy it. At the end of a job call barrier() before destroying the group, so that
-// no rank closes its connections while another still receives.
+// After an error the group is unusable: destroy it. At the end of a job call barrier() before destroying the group, so
+// that no rank closes its connections while another still receives.
 #pragma once
 
 #include <chrono>
@@ -48,8 +48,12 @@ class ProcessGroup {
   void sum(std::span<double> values);
   /// all <- mine of rank 0, mine of rank 1, ... |all| = M |mine|.
   void all_gather(std::span<const std::byte> mine, std::span<std::byte> all);
-  /// Shard r of `mine` goes to rank r; received <- the shards of rank 0, 1, ... meant for this rank. |received| = |mine|.
+  /// Shard r of `mine` goes to rank r; received <- the shards of rank 0, 1, ... meant for this rank. |received| =
+  /// |mine|.
   void all_to_all(std::span<const std::byte> mine, std::span<std::byte> received);
+  /// One message to each rank and one from each, of any sizes: outgoing[r] goes to rank r, incoming[r] comes from it.
+  /// Empty entries and the own one are skipped. The collectives above and the votes are made of this.
+  void exchange(std::span<const std::span<const std::byte>> outgoing, std::span<const std::span<std::byte>> incoming);
   /// bytes <- bytes of rank `root`.
   void broadcast(std::span<std::byte> bytes, int root);
   /// Returns when all ranks have called it.
@@ -63,7 +67,6 @@ class ProcessGroup {
   [[noreturn]] void fail_here(const std::string& message) const;
 
  private:
-  void exchange(std::span<const std::span<const std::byte>> outgoing, std::span<const std::span<std::byte>> incoming);
   void sum_block(std::span<float> block, std::vector<float>& gathered);
 
   int rank_;

@@ -1,9 +1,9 @@
 #include "steepest/comm/rendezvous.h"
 
 #include <netdb.h>
+#include <unistd.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
-#include <unistd.h>
 
 #include <random>
 #include <thread>
@@ -19,7 +19,9 @@ using Store = c10::intrusive_ptr<c10d::Store>;
 
 constexpr auto kPoll = std::chrono::milliseconds(10);
 
-std::string address(const Launch& launch) { return concat(launch.master_addr, ':', launch.master_port); }
+std::string address(const Launch& launch) {
+  return concat(launch.master_addr, ':', launch.master_port);
+}
 
 std::string fresh_token() {
   std::random_device random;
@@ -33,7 +35,8 @@ void check_host(const Launch& launch) {
   if (found) freeaddrinfo(found);
   if (error != 0)
     fail("distributed", "rank ", launch.rank, " of ", launch.world_size, ": MASTER_ADDR is \"", launch.master_addr,
-         "\", which this machine cannot resolve (", gai_strerror(error), "); set it to the host name or address of rank 0");
+         "\", which this machine cannot resolve (", gai_strerror(error),
+         "); set it to the host name or address of rank 0");
 }
 
 Store open_store(const Launch& launch, std::chrono::milliseconds timeout) {
@@ -53,8 +56,8 @@ Store open_store(const Launch& launch, std::chrono::milliseconds timeout) {
     if (options.isServer)
       fail("distributed", "rank 0 of ", launch.world_size, " could not listen at ", address(launch),
            "; set MASTER_ADDR to an address of this machine and MASTER_PORT to a free port");
-    fail("distributed", "rank ", launch.rank, " of ", launch.world_size, " could not reach rank 0 at ", address(launch), " within ",
-         std::chrono::duration_cast<std::chrono::seconds>(timeout).count(),
+    fail("distributed", "rank ", launch.rank, " of ", launch.world_size, " could not reach rank 0 at ", address(launch),
+         " within ", std::chrono::duration_cast<std::chrono::seconds>(timeout).count(),
          " s; check that rank 0 runs there and that MASTER_ADDR and MASTER_PORT are right");
   }
 }
@@ -68,8 +71,8 @@ void write(const Store& store, const std::string& key, const std::string& value)
   store->set(key, std::vector<std::uint8_t>(value.begin(), value.end()));
 }
 
-// Rank r writes a token of its own; rank 0 answers each token it sees with the session it has drawn; r confirms under the
-// session's name. A token or session left by an earlier attempt matches nothing, and r replaces its own.
+// Rank r writes a token of its own; rank 0 answers each token it sees with the session it has drawn; r confirms under
+// the session's name. A token or session left by an earlier attempt matches nothing, and r replaces its own.
 void gather_ranks(const Launch& launch, const Store& store, const std::string& session, Clock::time_point deadline) {
   std::vector<std::string> answered(static_cast<std::size_t>(launch.world_size));
   std::vector<int> missing;
@@ -89,8 +92,10 @@ void gather_ranks(const Launch& launch, const Store& store, const std::string& s
       std::string names;
       for (std::size_t i = 0; i < missing.size() && i < 8; ++i) names += concat(i ? ", " : "", missing[i]);
       fail("distributed", "rank 0 of ", launch.world_size, ": ", missing.size() == 1 ? "rank " : "ranks ", names,
-           missing.size() > 8 ? ", ..." : "", " did not arrive at ", address(launch), " in time; start all ", launch.world_size,
-           " ranks, or none of the launcher's variables for one process (this one was found through ", launch.source, ")");
+           missing.size() > 8 ? ", ..." : "", " did not arrive at ", address(launch), " in time; start all ",
+           launch.world_size,
+           " ranks, or none of the launcher's variables for one process (this one was found through ", launch.source,
+           ")");
     }
     std::this_thread::sleep_for(kPoll);
   }

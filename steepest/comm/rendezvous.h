@@ -1,4 +1,5 @@
-// How ranks that know only the address of rank 0 meet: a c10d store, and a handshake that no earlier attempt can disturb.
+// How ranks that know only the address of rank 0 meet: a c10d store, and a handshake that no earlier attempt can
+// disturb.
 #pragma once
 
 #include <torch/csrc/distributed/c10d/Store.hpp>

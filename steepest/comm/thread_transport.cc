@@ -1,5 +1,5 @@
-// Ranks as threads: each rank shows its outgoing messages on a shared board, copies what is meant for it, and leaves when
-// all have copied. For exact tests of collectives and for several logical workers in one process.
+// Ranks as threads: each rank shows its outgoing messages on a shared board, copies what is meant for it, and leaves
+// when all have copied. For exact tests of collectives and for several logical workers in one process.
 #include <algorithm>
 #include <condition_variable>
 #include <mutex>
@@ -67,7 +67,8 @@ class Board {
 
 class ThreadTransport : public Transport {
  public:
-  ThreadTransport(std::shared_ptr<Board> board, int rank) : board_(std::move(board)), rank_(static_cast<std::size_t>(rank)) {}
+  ThreadTransport(std::shared_ptr<Board> board, int rank)
+      : board_(std::move(board)), rank_(static_cast<std::size_t>(rank)) {}
   ~ThreadTransport() override { board_->leave(rank_); }
 
   void exchange(std::span<const std::span<const std::byte>> outgoing,

@@ -1,5 +1,6 @@
-// How bytes travel between ranks. One operation carries every collective: each rank sends one message to each other rank
-// and receives one from each, all in flight together. Collectives (process_group.h) are the same code over every transport.
+// How bytes travel between ranks. One operation carries every collective: each rank sends one message to each other
+// rank and receives one from each, all in flight together. Collectives (process_group.h) are the same code over every
+// transport.
 #pragma once
 
 #include <chrono>
@@ -27,8 +28,9 @@ class Transport {
   virtual ~Transport() = default;
 
   /// Sends outgoing[r] to each rank r and fills incoming[r] with what r sent here. Both have one entry per rank; empty
-  /// entries and the entry of this rank are skipped. All ranks make the same sequence of calls, and the sizes of both ends
-  /// of a message are equal. Returns when all have arrived. Throws PeerError within the timeout when a rank is gone.
+  /// entries and the entry of this rank are skipped. All ranks make the same sequence of calls, and the sizes of both
+  /// ends of a message are equal. Returns when all have arrived. Throws PeerError within the timeout when a rank is
+  /// gone.
   virtual void exchange(std::span<const std::span<const std::byte>> outgoing,
                         std::span<const std::span<std::byte>> incoming) = 0;
 };

@@ -4,7 +4,8 @@
 
 #include <algorithm>
 #include <array>
-#include <unordered_map>
+#include <atomic>
+#include <functional>
 
 #include "steepest/base/error.h"
 #include "steepest/base/files.h"
@@ -41,13 +42,61 @@ struct Tokenizer::State {
   bool splits_at_newlines = true;  // no piece spans one
   bool splits_at_words = true;     // no piece has a space after anything else
 
-  void encode_run(std::string_view run, std::vector<int>& out) const {
+  std::uint64_t number = next_number();
+
+  void encode_whole(std::string_view run, std::vector<int>& out) const {
     std::vector<int> tokens;
     const auto status = processor.Encode(run, &tokens);
     if (!status.ok()) fail("tokenizer", "cannot encode a text of ", run.size(), " bytes: ", status.message());
     out.insert(out.end(), tokens.begin(), tokens.end());
   }
+
+  void encode_run(std::string_view run, std::vector<int>& out) const;
+  static std::uint64_t next_number() {
+    static std::atomic<std::uint64_t> count = 0;
+    return ++count;
+  }
 };
+
+namespace {
+
+/// Tokens of words seen before: text repeats its words, and a look-up is far cheaper than merging again. Direct-mapped
+/// and one for each thread; emptied when it meets another tokenizer.
+struct WordCache {
+  struct Slot {
+    std::string word;
+    std::vector<int> tokens;
+  };
+  std::vector<Slot> slots;
+  std::uint64_t owner = 0;
+};
+constexpr std::size_t kCachedWords = std::size_t{1} << 17;
+constexpr std::size_t kLongestCachedWord = 64;
+thread_local WordCache word_cache;
+
+}  // namespace
+
+void Tokenizer::State::encode_run(std::string_view run, std::vector<int>& out) const {
+  if (!splits_at_words) return encode_whole(run, out);
+  WordCache& cache = word_cache;
+  if (cache.owner != number) cache = {std::vector<WordCache::Slot>(kCachedWords), number};
+  while (!run.empty()) {
+    const std::size_t start = std::min(run.find_first_not_of(' '), run.size());
+    const std::string_view word = run.substr(0, run.find(' ', start));
+    run.remove_prefix(word.size());
+    if (word.size() > kLongestCachedWord) {
+      encode_whole(word, out);
+      continue;
+    }
+    WordCache::Slot& slot = cache.slots[std::hash<std::string_view>{}(word) % kCachedWords];
+    if (slot.word != word) {
+      slot.tokens.clear();
+      encode_whole(word, slot.tokens);
+      slot.word = word;
+    }
+    out.insert(out.end(), slot.tokens.begin(), slot.tokens.end());
+  }
+}
 
 Tokenizer::Tokenizer(std::shared_ptr<const State> state) : state_(std::move(state)) {}
 

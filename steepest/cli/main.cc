@@ -1,0 +1,65 @@
+// The program `steepest`: picks the verb, runs it, turns an exception into one line on stderr and an exit code.
+#include <algorithm>
+#include <csignal>
+#include <iostream>
+
+#include "steepest/base/error.h"
+#include "steepest/base/keys.h"
+#include "steepest/base/version.h"
+#include "steepest/cli/verbs.h"
+
+namespace {
+
+enum ExitCode { kDone = 0, kFailed = 1, kUsage = 2 };
+
+int report(const std::string& message, int code) {
+  std::cerr << "steepest: " << message << '\n';
+  return code;
+}
+
+/// CLI11 says only that something was not expected; name what is nearest.
+std::string explain(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
+  std::vector<std::string> verbs;
+  for (const CLI::App* verb : app.get_subcommands({})) verbs.push_back(verb->get_name());
+  std::string list;
+  for (const std::string& verb : verbs) list += (list.empty() ? "" : ", ") + verb;
+  if (argc < 2) return "a verb is missing; the verbs are " + list;
+  const std::string first = argv[1];
+  if (!first.starts_with('-') && std::find(verbs.begin(), verbs.end(), first) == verbs.end()) {
+    const std::string near = steepest::nearest(first, verbs);
+    return "\"" + first + "\" is not a verb; " +
+           (near.empty() ? "the verbs are " + list : "did you mean " + near + "?");
+  }
+  std::string message = error.what();
+  for (char& c : message)
+    if (c == '\n') c = ' ';
+  return message + "; see steepest " + (first.starts_with('-') ? "" : first + " ") + "--help";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // A write past a file size limit must fail like a full disk, with a message.
+  std::signal(SIGXFSZ, SIG_IGN);
+  CLI::App app("Train language models with stateless, sign-based optimizers and 1-bit communication.", "steepest");
+  app.set_version_flag("--version", std::string("steepest ") + steepest::kVersion);
+  app.require_subcommand(1);
+  steepest::cli::Run run;
+  steepest::cli::add_prepare(app, run);
+  steepest::cli::add_train(app, run);
+  steepest::cli::add_eval(app, run);
+  steepest::cli::add_generate(app, run);
+  steepest::cli::add_methods(app, run);
+  try {
+    app.parse(argc, argv);
+    return run();
+  } catch (const CLI::Success& success) {
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    return report(explain(app, error, argc, argv), kUsage);
+  } catch (const steepest::UsageError& error) {
+    return report(error.what(), kUsage);
+  } catch (const std::exception& error) {
+    return report(error.what(), kFailed);
+  }
+}

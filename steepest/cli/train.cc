@@ -1,0 +1,97 @@
+// steepest train RECIPE.toml [--resume auto|DIR] [--out DIR] [--print-config] [--SECTION.KEY VALUE]...
+#include <csignal>
+#include <iostream>
+
+#include "steepest/base/error.h"
+#include "steepest/cli/progress.h"
+#include "steepest/cli/verbs.h"
+#include "steepest/comm/launch.h"
+#include "steepest/train/config_sources.h"
+#include "steepest/train/trainer.h"
+
+extern char** environ;
+
+namespace steepest::cli {
+namespace {
+
+constexpr int kStoppedAfterSaving = 75;
+
+std::atomic<bool> stop_requested{false};
+static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler sets it");
+
+struct TrainOptions {
+  std::string recipe;
+  std::string resume;
+  std::string out;
+  bool print_config = false;
+  bool keys = false;
+};
+
+RunConfig merged_config(const std::string& recipe, const std::vector<std::string>& flags) {
+  std::vector<Assignment> all = read_recipe(recipe);
+  std::vector<std::string> entries;
+  for (char** entry = environ; *entry != nullptr; ++entry) entries.emplace_back(*entry);
+  for (auto& assignment : read_environment(entries)) all.push_back(std::move(assignment));
+  for (auto& assignment : read_flags(flags)) all.push_back(std::move(assignment));
+  return build_config(all);
+}
+
+/// A second signal ends the program at once, in case the first one's save hangs.
+void install_signal_handlers() {
+  const auto handler = [](int signal) {
+    stop_requested = true;
+    std::signal(signal, SIG_DFL);
+  };
+  std::signal(SIGTERM, handler);
+  std::signal(SIGINT, handler);
+}
+
+int run_train(const TrainOptions& options, const std::vector<std::string>& flags) {
+  if (options.keys) {
+    std::cout << config_reference();
+    return 0;
+  }
+  if (options.recipe.empty()) fail_usage("train", "needs a recipe file; write steepest train RECIPE.toml");
+  TrainRequest request;
+  request.config = merged_config(options.recipe, flags);
+  if (options.print_config) {
+    std::cout << to_toml(request.config);
+    return 0;
+  }
+  request.launch = detect_launch();
+  request.out = options.out.empty() ? std::filesystem::path("runs") / std::filesystem::path(options.recipe).stem()
+                                    : std::filesystem::path(options.out);
+  request.resume = options.resume;
+  // torchrun starts the same command again after a failure; without this it would refuse its own run folder.
+  if (const char* restarts = std::getenv("TORCHELASTIC_RESTART_COUNT");
+      request.resume.empty() && restarts != nullptr && std::string_view(restarts) != "0")
+    request.resume = "auto";
+  request.stop = &stop_requested;
+  install_signal_handlers();
+  ProgressPrinter printer;
+  const Outcome outcome = train(request, printer.reporter());
+  printer.finish();
+  if (outcome == Outcome::Finished) return 0;
+  if (request.launch.rank == 0) std::cerr << "steepest: stopped after saving; continue with --resume auto\n";
+  return kStoppedAfterSaving;
+}
+
+}  // namespace
+
+void add_train(CLI::App& app, Run& run) {
+  auto options = std::make_shared<TrainOptions>();
+  CLI::App* verb =
+      app.add_subcommand("train", "Train a model as a recipe says; several ranks through torchrun, srun or mpirun");
+  verb->add_option("RECIPE", options->recipe, "recipe file (TOML)");
+  verb->add_option("--resume", options->resume, "auto: the newest checkpoint of --out, if any; or a checkpoint folder");
+  verb->add_option("--out", options->out, "run folder (default: runs/ and the recipe's name)");
+  verb->add_flag("--print-config", options->print_config, "print the merged configuration and stop");
+  verb->add_flag("--keys", options->keys, "print every key of a recipe with its default and meaning, and stop");
+  verb->allow_extras();
+  verb->footer(
+      "Every key of a recipe is also a flag, --SECTION.KEY VALUE (--train.max-steps 100), and an environment\n"
+      "variable, STEEPEST_SECTION_KEY. Order: defaults, file, environment, flags.");
+  verb->callback([verb, options, &run] { run = [verb, options] { return run_train(*options, verb->remaining()); }; });
+}
+
+}  // namespace steepest::cli

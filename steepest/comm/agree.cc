@@ -1,0 +1,111 @@
+#include "steepest/comm/agree.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <map>
+
+#include "steepest/base/error.h"
+#include "steepest/base/hash.h"
+
+namespace steepest {
+namespace {
+
+constexpr std::size_t kShownText = 128;
+using Text = std::array<char, kShownText>;  // cut, padded with 0
+
+template <class T>
+std::vector<T> gather(ProcessGroup& group, const T& mine) {
+  std::vector<T> all(static_cast<std::size_t>(group.world_size()));
+  group.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)));
+  return all;
+}
+
+Text fixed_text(std::string_view text) {
+  Text fixed{};
+  std::copy_n(text.begin(), std::min(text.size(), fixed.size()), fixed.begin());
+  return fixed;
+}
+
+std::string from_fixed(const Text& text) {
+  return {text.begin(), std::find(text.begin(), text.end(), '\0')};
+}
+
+// "rank 3" or "ranks 0, 1, 5 and 12 more"
+std::string rank_list(const std::vector<int>& ranks) {
+  std::string list = ranks.size() == 1 ? "rank " : "ranks ";
+  const std::size_t shown = std::min<std::size_t>(ranks.size(), 8);
+  for (std::size_t i = 0; i < shown; ++i) list += concat(i ? ", " : "", ranks[i]);
+  if (ranks.size() > shown) list += concat(" and ", ranks.size() - shown, " more");
+  return list;
+}
+
+// The ranks that share each value, in order of the first rank that has it.
+template <class T>
+std::vector<std::vector<int>> group_by_value(const std::vector<T>& values) {
+  std::map<T, std::vector<int>> by_value;
+  for (std::size_t r = 0; r < values.size(); ++r) by_value[values[r]].push_back(static_cast<int>(r));
+  std::vector<std::vector<int>> groups;
+  for (auto& [value, ranks] : by_value) groups.push_back(ranks);
+  std::sort(groups.begin(), groups.end());
+  return groups;
+}
+
+}  // namespace
+
+void require_equal(ProcessGroup& group, std::string_view what, const std::string& value) {
+  if (group.world_size() == 1) return;
+  const auto bytes_of = [](std::string_view text) { return std::as_bytes(std::span(text)); };
+  // The name is hashed too: ranks that compare different things have taken different ways through the program.
+  const auto identities = gather(group, std::array<std::uint64_t, 2>{xxh3(bytes_of(value)), xxh3(bytes_of(what))});
+  const auto parties = group_by_value(identities);
+  if (parties.size() == 1) return;
+  const std::vector<Text> values = gather(group, fixed_text(value));
+  const std::vector<Text> names = gather(group, fixed_text(what));
+  std::string text;
+  for (std::size_t i = 0; i < parties.size() && i < 3; ++i) {
+    const auto first = static_cast<std::size_t>(parties[i].front());
+    const bool same_name = i > 0 && names[first] == names[static_cast<std::size_t>(parties[i - 1].front())];
+    text += concat(i ? " and " : "", same_name ? "" : from_fixed(names[first]), same_name ? "" : " is ",
+                   from_fixed(values[first]), " on ", rank_list(parties[i]));
+  }
+  group.fail_here(concat(text, "; start all ranks with the same program, recipe and data"));
+}
+
+void check_replicas(ProcessGroup& group, std::span<const std::span<const std::byte>> weights) {
+  if (group.world_size() == 1) return;
+  Xxh3Stream stream;
+  for (const auto& piece : weights) stream.update(piece);
+  const std::vector<std::uint64_t> hashes = gather(group, stream.digest());
+  auto parties = group_by_value(hashes);
+  if (parties.size() == 1) return;
+  const auto largest = std::max_element(parties.begin(), parties.end(),
+                                        [](const auto& a, const auto& b) { return a.size() < b.size(); });
+  const std::size_t majority = largest->size();
+  const std::string majority_hash = hex(hashes[static_cast<std::size_t>(largest->front())]);
+  std::vector<int> minority;
+  for (const auto& ranks : parties)
+    if (&ranks != &*largest) minority.insert(minority.end(), ranks.begin(), ranks.end());
+  std::sort(minority.begin(), minority.end());
+  const std::string advice = "; stop, and start all ranks again from the last checkpoint";
+  if (2 * majority > hashes.size())
+    group.fail_here(concat("the weights of ", rank_list(minority), " differ from those of the other ", majority,
+                           " (XXH3 ", hex(hashes[static_cast<std::size_t>(minority.front())]), ", the others ",
+                           majority_hash, ')', advice));
+  group.fail_here(concat("the weights differ between ", rank_list(parties[0]), " (XXH3 ",
+                         hex(hashes[static_cast<std::size_t>(parties[0].front())]), ") and ", rank_list(parties[1]),
+                         " (XXH3 ", hex(hashes[static_cast<std::size_t>(parties[1].front())]), ") without a majority",
+                         advice));
+}
+
+std::vector<NonFiniteRank> ranks_with_non_finite_gradient(ProcessGroup& group, const std::string& tensor) {
+  const std::vector<std::uint8_t> flags = gather(group, static_cast<std::uint8_t>(!tensor.empty()));
+  if (std::find(flags.begin(), flags.end(), 1) == flags.end()) return {};
+  const std::vector<Text> names = gather(group, fixed_text(tensor));
+  std::vector<NonFiniteRank> flagged;
+  for (std::size_t r = 0; r < flags.size(); ++r)
+    if (flags[r]) flagged.push_back({static_cast<int>(r), from_fixed(names[r])});
+  return flagged;
+}
+
+}  // namespace steepest

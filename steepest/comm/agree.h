@@ -1,0 +1,35 @@
+// What all ranks must have in common, checked by exchanging it. Every rank comes to the same result from the same data.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "steepest/comm/process_group.h"
+
+namespace steepest {
+
+/// Throws Error on all ranks unless `value` is the same everywhere. It names `what`, the values and which ranks have
+/// them:
+/// "[train] max_steps is 100 on ranks 0, 2 and 200 on rank 1". Costs 16 bytes to each rank when they agree.
+void require_equal(ProcessGroup& group, std::string_view what, const std::string& value);
+
+/// Throws Error on all ranks unless the 64-bit XXH3 of the concatenated `weights` is the same everywhere; it names the
+/// ranks in the minority. Costs 8 bytes to each rank.
+void check_replicas(ProcessGroup& group, std::span<const std::span<const std::byte>> weights);
+
+/// A rank whose gradient is not finite, and the first tensor in which it saw that.
+struct NonFiniteRank {
+  int rank = 0;
+  std::string tensor;
+};
+
+/// The ranks that have a non-finite gradient, the same list on every rank; empty: all may step. Call it before any
+/// state changes, so that all ranks step or none (sign_and_vote.md 3.2). `tensor` is empty on a rank whose gradient is
+/// finite. Costs 1 byte to each rank, and 128 more when some are flagged.
+std::vector<NonFiniteRank> ranks_with_non_finite_gradient(ProcessGroup& group, const std::string& tensor);
+
+}  // namespace steepest

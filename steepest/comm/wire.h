@@ -1,0 +1,44 @@
+// The header before each chunk of bits that ranks exchange: 64 bytes, little-endian (sign_and_vote.md 5.3).
+//
+//   0 u32 magic     4 u16 version   6 u16 kind        8 u64 step            16 u32 bucket   20 u32 shard
+//  24 u64 first parameter          32 u64 bits       40 u32 ranks M         44 u32 sender
+//  48 u32 flags    52 u32 votes counted (decision)   56 u64 XXH3 of the payload
+//
+// Flags: bit 0 non-finite, bit 1 abstain, bit 2 second plane, bits 3-4 zero rule (0 parity, 1 zero, 2 plus), bit 5 tie
+// rule (0 parity, 1 plus). Votes by parity without abstention, the only ones sent so far, have flags 0.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+namespace steepest {
+
+enum class MessageKind : std::uint16_t { Vote = 1, Decision = 2 };
+
+inline constexpr std::size_t kWireHeaderBytes = 64;
+
+/// What a chunk is; magic, version and hash are added when it is written.
+struct WireHeader {
+  MessageKind kind = MessageKind::Vote;
+  std::uint64_t step = 0;             ///< completed updates: its parity decides ties
+  std::uint32_t bucket = 0;           ///< contiguous range of the canonical stream that travels together
+  std::uint32_t shard = 0;            ///< part of the bucket decided by one rank
+  std::uint64_t first_parameter = 0;  ///< position of the chunk's first bit in the canonical stream
+  std::uint64_t bits = 0;
+  std::uint32_t ranks = 0;
+  std::uint32_t sender = 0;
+  std::uint32_t flags = 0;
+  std::uint32_t votes_counted = 0;  ///< of a decision; 0 in a vote
+};
+
+/// Writes the header of message[64..) into message[0..64).
+void seal_message(std::span<std::byte> message, const WireHeader& header);
+
+/// Compares a received message with what it must be, payload hash included. Returns nothing if it fits, else a clause
+/// with both values: "step is 13 there and 12 here".
+std::optional<std::string> message_mismatch(std::span<const std::byte> message, const WireHeader& expected);
+
+}  // namespace steepest

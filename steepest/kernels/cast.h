@@ -1,0 +1,20 @@
+// Casts between fp32 and bf16 (as 16 bits, rounded to nearest even) and the small scaled passes around matrix products.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace steepest {
+
+/// out[row] = factor[row] * x[row], rows of `width`.
+void scale_rows(std::size_t rows, std::size_t width, const float* x, const float* factor, float* out);
+void scale_rows(std::size_t rows, std::size_t width, const std::uint16_t* x, const float* factor, std::uint16_t* out);
+
+/// out <- x rounded to bf16 (nearest even), n elements.
+void round_to_bf16(std::size_t n, const float* x, std::uint16_t* out);
+
+/// into += factor * x, n elements.
+void add_scaled(std::size_t n, const float* x, float factor, float* into);
+void add_scaled(std::size_t n, const std::uint16_t* x, float factor, float* into);
+
+}  // namespace steepest

@@ -1,0 +1,88 @@
+// Per-target helpers of the layer kernels: loads and stores of fp32 and bf16 arrays, exp, sums. Included once per
+// instruction set by Highway's foreach_target, therefore without `#pragma once`.
+#if defined(STEEPEST_KERNELS_LAYER_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef STEEPEST_KERNELS_LAYER_INL_H_
+#undef STEEPEST_KERNELS_LAYER_INL_H_
+#else
+#define STEEPEST_KERNELS_LAYER_INL_H_
+#endif
+
+#include <cstddef>
+#include <cstdint>
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace steepest {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using Floats = hn::ScalableTag<float>;
+using VecF = hn::Vec<Floats>;
+using Halves = hn::Rebind<std::uint16_t, Floats>;
+using Words = hn::RebindToUnsigned<Floats>;
+
+HWY_INLINE VecF load(Floats d, const float* p) {
+  return hn::LoadU(d, p);
+}
+HWY_INLINE VecF load(Floats d, const std::uint16_t* p) {
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(Words(), hn::LoadU(Halves(), p))));
+}
+
+HWY_INLINE void store(VecF v, Floats d, float* p) {
+  hn::StoreU(v, d, p);
+}
+/// Round to nearest even; a NaN stays a NaN.
+HWY_INLINE void store(VecF v, Floats, std::uint16_t* p) {
+  const Words w;
+  const auto bits = hn::BitCast(w, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(w, 1));
+  const auto rounded = hn::Add(hn::Add(bits, hn::Set(w, 0x7FFF)), odd);
+  const auto kept = hn::IfThenElse(hn::RebindMask(w, hn::IsNaN(v)), hn::Or(bits, hn::Set(w, 0x400000)), rounded);
+  const hn::RebindToSigned<Floats> i;
+  hn::StoreU(hn::DemoteTo(Halves(), hn::BitCast(i, hn::ShiftRight<16>(kept))), Halves(), p);
+}
+
+HWY_INLINE float load_one(const float* p) {
+  return *p;
+}
+HWY_INLINE float load_one(const std::uint16_t* p) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(*p) << 16;
+  float value;
+  hwy::CopyBytes<4>(&bits, &value);
+  return value;
+}
+HWY_INLINE void store_one(float v, float* p) {
+  *p = v;
+}
+HWY_INLINE void store_one(float v, std::uint16_t* p) {
+  std::uint32_t bits;
+  hwy::CopyBytes<4>(&v, &bits);
+  *p = static_cast<std::uint16_t>(v != v ? (bits | 0x400000) >> 16 : (bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+/// e^x with relative error below 3e-7; arguments are clamped to [-87, 88], so results are finite and at least 1.6e-38.
+/// A NaN stays a NaN.
+HWY_INLINE VecF exp(Floats d, VecF x) {
+  const hn::RebindToSigned<Floats> i;
+  const VecF clamped = hn::IfThenElse(hn::IsNaN(x), x, hn::Min(hn::Max(x, hn::Set(d, -87.0f)), hn::Set(d, 88.0f)));
+  const VecF whole = hn::Round(hn::Mul(clamped, hn::Set(d, 1.44269504f)));
+  // ln 2 in two parts, the first with few bits, so that the remainder r keeps its digits.
+  const VecF r = hn::MulAdd(whole, hn::Set(d, 2.12194440e-4f), hn::MulAdd(whole, hn::Set(d, -0.693359375f), clamped));
+  // Chebyshev fit of (e^r - 1 - r) / r^2 on |r| <= ln 2 / 2.
+  VecF p = hn::Set(d, 0.0013926250f);
+  p = hn::MulAdd(p, r, hn::Set(d, 0.0083632330f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.041666552f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.16666576f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.5f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+  return hn::BitCast(d, hn::Add(hn::BitCast(i, p), hn::ShiftLeft<23>(hn::NearestInt(whole))));
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace steepest
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,188 @@
+#include "steepest/train/checkpoint.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "steepest/base/error.h"
+#include "steepest/base/files.h"
+#include "steepest/base/hash.h"
+#include "steepest/model/checkpoint_hf.h"
+#include "steepest/model/safetensors.h"
+#include "steepest/train/checkpoint_state.h"
+
+namespace steepest {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::size_t kLargestTrainerJson = 16 << 20;
+
+std::string folder_name(std::int64_t step) {
+  char name[40];
+  std::snprintf(name, sizeof name, "step_%08lld", static_cast<long long>(step));
+  return name;
+}
+
+bool is_complete(const fs::path& folder) {
+  return fs::is_regular_file(folder / "trainer.json");
+}
+
+/// Complete checkpoints, oldest first.
+std::vector<fs::path> complete_checkpoints(const fs::path& out) {
+  std::vector<fs::path> found;
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(out / "checkpoints", ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("step_") && name.find('.') == std::string::npos && is_complete(entry.path()))
+      found.push_back(entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+/// A full disk or a lost folder must read like every other failure.
+template <class Action>
+void with_file_errors(const fs::path& folder, Action&& action) {
+  try {
+    action();
+  } catch (const fs::filesystem_error& error) {
+    fail(folder.string(), "checkpoint could not be written: ", error.code().message());
+  }
+}
+
+}  // namespace
+
+std::optional<fs::path> newest_checkpoint(const fs::path& out) {
+  const std::vector<fs::path> found = complete_checkpoints(out);
+  if (found.empty()) return std::nullopt;
+  std::ifstream latest(out / "checkpoints" / "latest");
+  std::string name;
+  if (latest >> name) {
+    const auto named =
+        std::find_if(found.begin(), found.end(), [&](const auto& path) { return path.filename() == name; });
+    if (named != found.end()) return *named;
+  }
+  return found.back();
+}
+
+void remove_partial_checkpoints(const fs::path& out) {
+  std::error_code ignored;
+  for (const auto& entry : fs::directory_iterator(out / "checkpoints", ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("step_") && (name.ends_with(".partial") || name.ends_with(".old")))
+      fs::remove_all(entry.path(), ignored);
+  }
+}
+
+struct CheckpointWriter::Snapshot {
+  TrainerState state;
+  LlamaConfig model;
+  std::vector<NamedTensor> weights;
+  std::vector<NamedTensor> optimizer;  ///< empty for stateless methods
+};
+
+CheckpointWriter::CheckpointWriter(fs::path out, fs::path tokenizer, const RunConfig& config, ProcessGroup& group)
+    : out_(std::move(out)), tokenizer_(std::move(tokenizer)), config_(config), group_(group) {}
+
+CheckpointWriter::~CheckpointWriter() {
+  if (thread_.joinable()) thread_.join();
+}
+
+void CheckpointWriter::save(const Llama& model, Optimizer& optimizer, const TrainerState& state) {
+  wait();
+  auto snapshot = std::make_unique<Snapshot>();
+  snapshot->state = state;
+  snapshot->model = model.config();
+  snapshot->optimizer = collect_optimizer_state(optimizer, group_, config_.checkpoint.worker_state);
+  if (group_.rank() != 0) return;
+  for (const Parameter& parameter : model.parameters())
+    snapshot->weights.push_back({parameter.name, parameter.value.detach().clone()});
+  done_ = false;
+  thread_ = std::thread([this, snapshot = std::move(snapshot)] {
+    try {
+      write(*snapshot);
+    } catch (...) {
+      failure_ = std::current_exception();
+    }
+    done_ = true;
+  });
+}
+
+void CheckpointWriter::check() {
+  if (done_) wait();
+}
+
+void CheckpointWriter::wait() {
+  if (thread_.joinable()) thread_.join();
+  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+}
+
+void CheckpointWriter::write(const Snapshot& snapshot) const {
+  const fs::path root = out_ / "checkpoints";
+  const fs::path folder = root / folder_name(snapshot.state.step);
+  const fs::path aside = folder.string() + ".partial";
+  try {
+    with_file_errors(folder, [&] {
+      fs::remove_all(aside);
+      fs::create_directories(aside);
+      save_llama(aside, snapshot.model, views_of(snapshot.weights));
+      write_safetensors(aside / "optimizer.safetensors", views_of(snapshot.optimizer), {{"format", "pt"}});
+      if (!tokenizer_.empty()) write_file_atomic(aside / "tokenizer.model", read_file(tokenizer_));
+
+      nlohmann::ordered_json trainer = trainer_json(snapshot.state, config_, group_.world_size());
+      for (const auto& entry : fs::directory_iterator(aside))
+        trainer["files"][entry.path().filename().string()] = hex(xxh3(MappedFile(entry.path()).bytes()));
+      write_file_atomic(aside / "trainer.json", trainer.dump(1) + '\n');
+      sync_path(aside);
+
+      // A folder of the same step exists after a resume from an older one; rename cannot replace it.
+      const fs::path old = folder.string() + ".old";
+      if (fs::exists(folder)) fs::rename(folder, old);
+      fs::rename(aside, folder);
+      fs::remove_all(old);
+      sync_path(root);
+      write_file_atomic(root / "latest", folder.filename().string() + '\n');
+      prune();
+    });
+  } catch (...) {
+    std::error_code ignored;
+    fs::remove_all(aside, ignored);
+    throw;
+  }
+}
+
+void CheckpointWriter::prune() const {
+  std::vector<fs::path> found = complete_checkpoints(out_);
+  const auto keep = static_cast<std::size_t>(config_.checkpoint.keep);
+  for (std::size_t i = 0; i + keep < found.size(); ++i) {
+    // Without trainer.json the folder no longer counts, so a kill in between leaves no half checkpoint.
+    fs::remove(found[i] / "trainer.json");
+    fs::remove_all(found[i]);
+  }
+}
+
+TrainerState load_checkpoint(const fs::path& folder, Llama& model, Optimizer& optimizer, ProcessGroup& group,
+                             const RunConfig& config) {
+  if (!is_complete(folder)) fail(folder.string(), "is not a complete checkpoint: it has no trainer.json");
+  const TrainerJson saved =
+      parse_trainer_json(read_file(folder / "trainer.json", kLargestTrainerJson), (folder / "trainer.json").string());
+  for (const auto& [name, expected] : saved.files) {
+    const std::string actual = hex(xxh3(MappedFile(folder / name).bytes()));
+    if (actual != expected)
+      fail((folder / name).string(), "has hash ", actual, " but trainer.json says ", expected,
+           "; the file is damaged, resume from another checkpoint with --resume DIR");
+  }
+  if (saved.method != config.optimizer.method)
+    fail(folder.string(), "was trained with [optimizer] method ", saved.method, ", the recipe says ",
+         config.optimizer.method, "; use the same method or start a new run with [model] init_from");
+  const SafetensorsFile state(folder / "optimizer.safetensors");
+  check_optimizer_state(state, (folder / "optimizer.safetensors").string(), optimizer, saved.world_size);
+  load_weights(model, folder);
+  restore_optimizer_state(state, optimizer, group, saved.world_size);
+  optimizer.set_updates(saved.state.updates);
+  return saved.state;
+}
+
+}  // namespace steepest

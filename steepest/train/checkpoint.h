@@ -1,0 +1,72 @@
+// Checkpoints: OUT/checkpoints/step_00000100/ is a Hugging Face folder plus optimizer.safetensors and trainer.json.
+// Written aside, flushed, renamed; a folder without trainer.json does not exist. Format: docs/formats.md.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "steepest/comm/process_group.h"
+#include "steepest/model/llama.h"
+#include "steepest/optim/optimizer.h"
+#include "steepest/train/config.h"
+
+namespace steepest {
+
+/// Everything of a run that is not a tensor: the numbers a resume continues from.
+struct TrainerState {
+  std::int64_t step = 0;      ///< completed steps
+  std::uint64_t updates = 0;  ///< completed steps less skipped ones: the optimizer's t
+  std::int64_t skipped_steps = 0;
+  std::int64_t consecutive_skips = 0;
+  std::uint64_t tokens = 0;
+};
+
+/// Newest complete checkpoint below OUT/checkpoints: the one `latest` names, else the one with the highest step.
+std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& out);
+
+/// Removes folders that an interrupted save left behind.
+void remove_partial_checkpoints(const std::filesystem::path& out);
+
+/// Restores weights, optimizer state and numbers; collective over the group. Every file is checked against its hash,
+/// every tensor against the model. Momentum that differs between ranks is restored per rank when the number of ranks is
+/// the saved one, else every rank starts from the mean. Error names file and reason; nothing is changed then.
+TrainerState load_checkpoint(const std::filesystem::path& folder, Llama& model, Optimizer& optimizer,
+                             ProcessGroup& group, const RunConfig& config);
+
+/// Saves in the background: `save` copies the bytes, then a thread writes, flushes, renames and prunes.
+class CheckpointWriter {
+ public:
+  /// Rank 0 writes below `out`; `tokenizer` (may be empty) is copied into each checkpoint.
+  CheckpointWriter(std::filesystem::path out, std::filesystem::path tokenizer, const RunConfig& config,
+                   ProcessGroup& group);
+  ~CheckpointWriter();
+
+  /// Takes a snapshot; collective, since rank 0 collects momentum that differs between ranks. Waits for the save
+  /// before.
+  void save(const Llama& model, Optimizer& optimizer, const TrainerState& state);
+  /// Throws what a finished background save has failed with; does not wait.
+  void check();
+  /// Waits for the save under way and throws its failure.
+  void wait();
+
+ private:
+  struct Snapshot;
+  void write(const Snapshot& snapshot) const;
+  void prune() const;
+
+  std::filesystem::path out_;
+  std::filesystem::path tokenizer_;
+  const RunConfig& config_;
+  ProcessGroup& group_;
+  std::thread thread_;
+  std::exception_ptr failure_;
+  std::atomic<bool> done_{true};
+};
+
+}  // namespace steepest

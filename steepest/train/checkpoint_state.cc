@@ -1,0 +1,150 @@
+#include "steepest/train/checkpoint_state.h"
+
+#include <ATen/ATen.h>
+
+#include <cstring>
+
+#include "steepest/base/error.h"
+#include "steepest/model/json.h"
+
+namespace steepest {
+namespace {
+
+constexpr const char* kFormat = "steepest-checkpoint";
+constexpr int kVersion = 1;
+
+std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
+  return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
+
+std::span<std::byte> mutable_bytes_of(const at::Tensor& tensor) {
+  return {static_cast<std::byte*>(tensor.mutable_data_ptr()), tensor.nbytes()};
+}
+
+/// The mean over dimension 0, added in order, so that every rank count and thread count gives the same bits.
+at::Tensor mean_in_order(const at::Tensor& stacked) {
+  at::Tensor sum = stacked[0].clone();
+  for (std::int64_t i = 1; i < stacked.size(0); ++i) sum.add_(stacked[i]);
+  return sum.mul_(1.0 / static_cast<double>(stacked.size(0)));
+}
+
+std::vector<std::int64_t> stacked_shape(const at::Tensor& value, std::int64_t ranks) {
+  std::vector<std::int64_t> shape = value.sizes().vec();
+  shape.insert(shape.begin(), ranks);
+  return shape;
+}
+
+std::int64_t count_field(const nlohmann::json& object, const char* name, const std::string& place) {
+  const auto found = object.find(name);
+  if (found == object.end() || !found->is_number_integer() || (found->is_number_integer() && *found < 0))
+    fail(place, "has no valid ", name, "; it must be an integer of at least 0");
+  return found->get<std::int64_t>();
+}
+
+std::string text_field(const nlohmann::json& object, const char* name, const std::string& place) {
+  const auto found = object.find(name);
+  if (found == object.end() || !found->is_string()) fail(place, "has no valid ", name, "; it must be a string");
+  return found->get<std::string>();
+}
+
+}  // namespace
+
+nlohmann::ordered_json trainer_json(const TrainerState& state, const RunConfig& config, int world_size) {
+  return {{"format", kFormat},
+          {"version", kVersion},
+          {"step", state.step},
+          {"updates", state.updates},
+          {"skipped_steps", state.skipped_steps},
+          {"consecutive_skips", state.consecutive_skips},
+          {"tokens", state.tokens},
+          {"world_size", world_size},
+          {"worker_state", config.checkpoint.worker_state},
+          {"method", config.optimizer.method},
+          {"sequence_length", config.data.sequence_length},
+          {"recipe", to_toml(config)},
+          {"files", nlohmann::ordered_json::object()}};
+}
+
+TrainerJson parse_trainer_json(const std::string& text, const std::string& place) {
+  const nlohmann::json object = parse_json(text, place);
+  if (!object.is_object()) fail(place, "is not a JSON object; the checkpoint is damaged");
+  if (text_field(object, "format", place) != kFormat || count_field(object, "version", place) != kVersion)
+    fail(place, "is not a ", kFormat, " of version ", kVersion, "; it was written by another program or version");
+  TrainerJson out;
+  out.state.step = count_field(object, "step", place);
+  out.state.updates = static_cast<std::uint64_t>(count_field(object, "updates", place));
+  out.state.skipped_steps = count_field(object, "skipped_steps", place);
+  out.state.consecutive_skips = count_field(object, "consecutive_skips", place);
+  out.state.tokens = static_cast<std::uint64_t>(count_field(object, "tokens", place));
+  const std::int64_t world_size = count_field(object, "world_size", place);
+  if (world_size < 1 || world_size > 1 << 20) fail(place, "has world_size ", world_size, "; it must be at least 1");
+  out.world_size = static_cast<int>(world_size);
+  out.method = text_field(object, "method", place);
+  out.sequence_length = count_field(object, "sequence_length", place);
+  const auto files = object.find("files");
+  if (files == object.end() || !files->is_object()) fail(place, "has no valid files; the checkpoint is damaged");
+  for (const auto& [name, hash] : files->items()) {
+    if (!hash.is_string() || name.find('/') != std::string::npos || name == ".." || name.empty())
+      fail(place, "names the file \"", name, "\" in an invalid way; the checkpoint is damaged");
+    out.files[name] = hash.get<std::string>();
+  }
+  for (const char* required : {"model.safetensors", "optimizer.safetensors", "config.json"})
+    if (!out.files.contains(required)) fail(place, "has no hash of ", required, "; the checkpoint is damaged");
+  return out;
+}
+
+std::vector<TensorView> views_of(std::span<const NamedTensor> tensors) {
+  std::vector<TensorView> views;
+  for (const NamedTensor& tensor : tensors)
+    views.push_back({tensor.name, Dtype::F32, tensor.value.sizes().vec(), bytes_of(tensor.value)});
+  return views;
+}
+
+std::vector<NamedTensor> collect_optimizer_state(Optimizer& optimizer, ProcessGroup& group,
+                                                 const std::string& worker_state) {
+  std::vector<NamedTensor> out;
+  for (const StateTensor& tensor : optimizer.state()) {
+    if (!tensor.per_rank) {
+      if (group.rank() == 0) out.push_back({tensor.name, tensor.value.detach().clone()});
+      continue;
+    }
+    at::Tensor all = at::empty(stacked_shape(tensor.value, group.world_size()), tensor.value.options());
+    group.all_gather(bytes_of(tensor.value.contiguous()), mutable_bytes_of(all));
+    if (group.rank() == 0)
+      out.push_back({tensor.name, worker_state == "folded" ? mean_in_order(all).unsqueeze(0) : all});
+  }
+  return out;
+}
+
+void check_optimizer_state(const SafetensorsFile& file, const std::string& place, Optimizer& optimizer,
+                           int saved_world_size) {
+  for (const StateTensor& tensor : optimizer.state()) {
+    const TensorView* const saved = file.find(tensor.name);
+    if (!saved) fail(place, "has no tensor \"", tensor.name, "\"; the recipe's optimizer differs from the saved one");
+    const std::vector<std::int64_t> plain = tensor.value.sizes().vec();
+    const bool fits = saved->shape == plain || saved->shape == stacked_shape(tensor.value, saved_world_size) ||
+                      saved->shape == stacked_shape(tensor.value, 1);
+    if (!fits || saved->dtype != Dtype::F32)
+      fail(place, "tensor \"", tensor.name, "\" is ", dtype_name(saved->dtype), " of shape ", shape_text(saved->shape),
+           "; the optimizer needs F32 of shape ", shape_text(plain));
+  }
+}
+
+void restore_optimizer_state(const SafetensorsFile& file, Optimizer& optimizer, const ProcessGroup& group,
+                             int saved_world_size) {
+  for (const StateTensor& tensor : optimizer.state()) {
+    const TensorView& view = *file.find(tensor.name);
+    // A file's data need not be aligned, so it is copied before it is read as numbers.
+    const at::Tensor saved = at::empty(view.shape, at::kFloat);
+    std::memcpy(saved.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+    if (saved.sizes() == tensor.value.sizes()) {
+      tensor.value.copy_(saved);
+    } else if (saved.size(0) == saved_world_size && saved_world_size == group.world_size()) {
+      tensor.value.copy_(saved[group.rank()]);
+    } else {
+      tensor.value.copy_(mean_in_order(saved));
+    }
+  }
+}
+
+}  // namespace steepest

@@ -1,0 +1,99 @@
+#include "steepest/train/setup.h"
+
+#include <cstring>
+
+#include "steepest/base/error.h"
+#include "steepest/base/files.h"
+#include "steepest/base/hash.h"
+#include "steepest/base/version.h"
+#include "steepest/comm/agree.h"
+#include "steepest/data/prepare.h"
+#include "steepest/model/checkpoint_hf.h"
+#include "steepest/model/tokenizer.h"
+
+namespace steepest {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::size_t kLargestConfig = 1 << 20;
+
+LlamaConfig configured_model(const RunConfig& config, const RunData& data) {
+  const std::string& name = config.model.config;
+  if (name.ends_with(".json")) return parse_llama_config(read_file(name, kLargestConfig), name);
+  const std::int64_t vocab = config.model.vocab_size > 0 ? config.model.vocab_size : data.vocab_size;
+  if (vocab == 0)
+    fail_key("[model] vocab_size", "is not known: ", data.folder.string(), " has no tokenizer.model; set it");
+  LlamaConfig model = llama_preset(name, vocab);
+  model.max_position_embeddings = std::max(model.max_position_embeddings, config.data.sequence_length);
+  return model;
+}
+
+}  // namespace
+
+void on_rank_zero(ProcessGroup& group, const std::function<void()>& action) {
+  constexpr std::size_t kLength = 2048;
+  std::string outcome(kLength, '\0');
+  std::exception_ptr failure;
+  if (group.rank() == 0) {
+    const auto record = [&](char kind, const char* message) {
+      failure = std::current_exception();
+      outcome = kind + std::string(message);
+      outcome.resize(kLength, '\0');
+      outcome.back() = '\0';
+    };
+    try {
+      action();
+    } catch (const UsageError& error) {
+      record('U', error.what());
+    } catch (const std::exception& error) {
+      record('E', error.what());
+    }
+  }
+  group.broadcast(std::as_writable_bytes(std::span(outcome)), 0);
+  if (failure) std::rethrow_exception(failure);
+  if (outcome[0] == 'U') throw UsageError(outcome.c_str() + 1);
+  if (outcome[0] == 'E') throw Error(outcome.c_str() + 1);
+}
+
+RunData open_data(const RunConfig& config, const fs::path& out, ProcessGroup& group, const Reporter& reporter) {
+  std::string folder;
+  on_rank_zero(group, [&] {
+    folder = prepare_on_first_use(config.data.path, out / "data", config.data.vocab_size, reporter.loading).string();
+  });
+  folder.resize(4096, '\0');
+  group.broadcast(std::as_writable_bytes(std::span(folder)), 0);
+
+  RunData data;
+  data.folder = folder.c_str();
+  if (train_shards(data.folder).empty())
+    fail_key("[data] path", "is ", data.folder.string(),
+             ", which holds no train_*.bin; run `steepest prepare` on a text first");
+  if (const fs::path tokenizer = tokenizer_file(data.folder); fs::exists(tokenizer)) {
+    data.tokenizer = tokenizer;
+    data.vocab_size = Tokenizer::load(tokenizer).vocab_size();
+  }
+  return data;
+}
+
+Llama make_model(const RunConfig& config, const RunData& data) {
+  const bool fresh = config.model.init_from.empty();
+  Llama model = fresh ? Llama(configured_model(config, data), static_cast<std::uint64_t>(config.train.seed))
+                      : load_llama(config.model.init_from);
+  const LlamaConfig& shape = model.config();
+  if (config.data.sequence_length > shape.max_position_embeddings)
+    fail_key("[data] sequence_length", "is ", config.data.sequence_length,
+             ", more than the model's max_position_embeddings ", shape.max_position_embeddings, "; lower it");
+  if (data.vocab_size > shape.vocab_size)
+    fail_key("[data] path", "has a tokenizer of ", data.vocab_size, " pieces, more than the model's vocabulary of ",
+             shape.vocab_size, "; prepare the text with the model's tokenizer (--tokenizer)");
+  return model;
+}
+
+void require_agreement(ProcessGroup& group, const RunConfig& config, const Llama& model, const Loader& loader) {
+  require_equal(group, "version", kVersion);
+  require_equal(group, "model", to_json(model.config()));
+  require_equal(group, "training tokens in [data] path", std::to_string(loader.tokens()));
+  require_equal(group, "[train] seed", std::to_string(config.train.seed));
+}
+
+}  // namespace steepest

@@ -1,0 +1,44 @@
+// What a run stands on: data, process group, model and optimizer, opened and checked before the first step.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+
+#include "steepest/comm/process_group.h"
+#include "steepest/data/loader.h"
+#include "steepest/model/llama.h"
+#include "steepest/optim/optimizer.h"
+#include "steepest/train/trainer.h"
+
+namespace steepest {
+
+/// The prepared data of a run.
+struct RunData {
+  std::filesystem::path folder;
+  std::filesystem::path tokenizer;  ///< empty if the folder has none
+  std::int64_t vocab_size = 0;      ///< the tokenizer's; 0 without one
+};
+
+/// Runs `action` on rank 0 while the others wait; if it throws, every rank throws the same.
+void on_rank_zero(ProcessGroup& group, const std::function<void()>& action);
+
+/// The folder of [data] path; a text is prepared first (rank 0 prepares, the others wait).
+RunData open_data(const RunConfig& config, const std::filesystem::path& out, ProcessGroup& group,
+                  const Reporter& reporter);
+
+/// The model of [model]: from a checkpoint folder, a config.json or the ladder; vocabulary and length checked.
+Llama make_model(const RunConfig& config, const RunData& data);
+
+/// All ranks must agree on version, recipe, model and data; Error naming what differs.
+void require_agreement(ProcessGroup& group, const RunConfig& config, const Llama& model, const Loader& loader);
+
+/// Start-up tables: configuration, parameter groups, memory.
+std::string start_tables(const RunConfig& config, const Llama& model, const Optimizer& optimizer, const Loader& loader,
+                         const ProcessGroup& group);
+
+/// Where the recipe asks for something that has no effect (clipping under scale-invariant directions); empty if
+/// nowhere.
+std::string warnings_for(const RunConfig& config);
+
+}  // namespace steepest

@@ -1,0 +1,69 @@
+// What a user reads before the first step: configuration, parameter groups, memory, warnings.
+#include <cstdio>
+
+#include "steepest/base/error.h"
+#include "steepest/optim/axes.h"
+#include "steepest/train/setup.h"
+
+namespace steepest {
+namespace {
+
+std::string mebibytes(double bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%10.1f MiB", bytes / (1 << 20));
+  return text;
+}
+
+std::string row(std::string_view name, const std::string& value) {
+  std::string padded(name);
+  padded.resize(18, ' ');
+  return "  " + padded + value + '\n';
+}
+
+}  // namespace
+
+std::string start_tables(const RunConfig& config, const Llama& model, const Optimizer& optimizer, const Loader& loader,
+                         const ProcessGroup& group) {
+  std::int64_t parameters = 0;
+  for (const Parameter& parameter : model.parameters()) parameters += parameter.value.numel();
+  const TrainSection& train = config.train;
+  const std::int64_t windows = train.batch_tokens / config.data.sequence_length;
+  const std::int64_t per_rank = windows / group.world_size();
+  const std::int64_t micro = std::min(train.micro_batch_size, per_rank);
+
+  std::string out = "Run\n";
+  out += row("model", concat(config.model.init_from.empty() ? config.model.config : config.model.init_from, ", ",
+                             parameters, " parameters, vocabulary ", model.config().vocab_size));
+  out += row("data", concat(config.data.path, ", ", loader.tokens(), " training tokens, ",
+                            static_cast<double>(train.batch_tokens) * static_cast<double>(train.max_steps) /
+                                static_cast<double>(loader.tokens()),
+                            " epochs"));
+  out += row("batch",
+             concat(train.batch_tokens, " tokens = ", group.world_size(), " rank(s) x ", (per_rank + micro - 1) / micro,
+                    " micro-batches x ", micro, " windows x ", config.data.sequence_length, " tokens"));
+  out += row("steps", concat(train.max_steps, ", ", train.schedule, ", warm-up ", train.warmup_steps));
+  out += row("precision", train.precision);
+  if (group.world_size() > 1) out += row("aggregate", config.distributed.aggregate);
+  out += "\nParameter groups\n" + optimizer.table();
+
+  const double weights = 4.0 * static_cast<double>(parameters);
+  const double state = static_cast<double>(optimizer.state_bytes());
+  out += "\nMemory\n";
+  out += row("weights", mebibytes(weights));
+  out += row("gradients", mebibytes(weights));
+  out += row("optimizer state", mebibytes(state));
+  out += row("sum", mebibytes(2 * weights + state));
+  return out;
+}
+
+std::string warnings_for(const RunConfig& config) {
+  if (config.train.clip_norm <= 0) return "";
+  std::string roles;
+  for (const Role role : kRoles)
+    if (is_scale_invariant(config.optimizer.role(role))) roles += concat(roles.empty() ? "" : ", ", role_name(role));
+  if (roles.empty()) return "";
+  return concat("warning: [train] clip_norm has no effect on the roles ", roles,
+                ": their direction ignores the gradient's scale");
+}
+
+}  // namespace steepest

@@ -1,0 +1,57 @@
+// One optimization step: gradient, aggregate, check, update. Nothing changes on any rank before all ranks know that all
+// gradients are finite.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "steepest/comm/process_group.h"
+#include "steepest/comm/vote.h"
+#include "steepest/data/loader.h"
+#include "steepest/model/llama.h"
+#include "steepest/optim/optimizer.h"
+#include "steepest/train/config.h"
+
+namespace steepest {
+
+/// What one step did, the same on every rank except the times and the agreement.
+struct StepReport {
+  double loss = 0;       ///< mean negative log-likelihood over the step's tokens of all ranks, before the update
+  double grad_norm = 0;  ///< global l2 norm before clipping; for voted gradients the mean over ranks of their square
+  bool skipped = false;  ///< a gradient was not finite: no state has changed
+  std::string non_finite_place;          ///< rank and tensor of the first non-finite gradient
+  bool stop_requested = false;           ///< some rank was asked to stop
+  double optimizer_ms = 0;               ///< update alone
+  double comm_ms = 0;                    ///< waiting for other ranks
+  std::optional<double> sign_agreement;  ///< share of this rank's votes that equal the decision
+};
+
+/// Runs steps of one model on one rank.
+class StepRunner {
+ public:
+  /// UsageError when the batch does not divide over the ranks.
+  StepRunner(Llama& model, Optimizer& optimizer, const Loader& loader, ProcessGroup& group, const RunConfig& config);
+
+  /// Step t (from 0): this rank's share of the windows t * batch .. (t + 1) * batch - 1.
+  StepReport run(std::int64_t t, bool stop_requested);
+
+ private:
+  double accumulate_gradients(std::int64_t t);
+  void exchange(StepReport& report, double local_loss);
+  void update(std::int64_t t, StepReport& report);
+
+  Llama& model_;
+  Optimizer& optimizer_;
+  const Loader& loader_;
+  ProcessGroup& group_;
+  const RunConfig& config_;
+  std::int64_t windows_per_step_;
+  std::int64_t windows_per_rank_;
+  std::optional<VoteExchange> vote_;
+  std::vector<std::uint64_t> mine_;
+  std::vector<std::uint64_t> decided_;
+};
+
+}  // namespace steepest

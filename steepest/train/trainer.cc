@@ -1,0 +1,261 @@
+#include "steepest/train/trainer.h"
+
+#include <ATen/Parallel.h>
+#include <sys/resource.h>
+
+#include <chrono>
+#include <cmath>
+#include <deque>
+#include <limits>
+
+#include "steepest/base/error.h"
+#include "steepest/base/files.h"
+#include "steepest/comm/agree.h"
+#include "steepest/data/prepare.h"
+#include "steepest/train/checkpoint.h"
+#include "steepest/train/evaluate.h"
+#include "steepest/train/metrics.h"
+#include "steepest/train/schedule.h"
+#include "steepest/train/setup.h"
+#include "steepest/train/step.h"
+
+namespace steepest {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr std::int64_t kMostConsecutiveSkips = 20;
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double peak_resident_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024;
+}
+
+/// The learning rate of the method's own rule.
+double main_lr(const OptimizerRecipe& recipe) {
+  for (const RoleRecipe& role : recipe.roles)
+    if (role.main) return role.lr;
+  return recipe.roles.front().lr;
+}
+
+/// Rate over the last steps: one slow step must not make the time left jump.
+class StepTimer {
+ public:
+  void add(double seconds) {
+    recent_.push_back(seconds);
+    if (recent_.size() > 20) recent_.pop_front();
+  }
+  double mean() const {
+    double sum = 0;
+    for (const double seconds : recent_) sum += seconds;
+    return recent_.empty() ? 0 : sum / static_cast<double>(recent_.size());
+  }
+
+ private:
+  std::deque<double> recent_;
+};
+
+/// The run between set-up and end; members are in order of construction.
+class Run {
+ public:
+  Run(const TrainRequest& request, const Reporter& reporter)
+      : config_(request.config),
+        out_(request.out),
+        stop_(request.stop),
+        reporter_(reporter),
+        group_(ProcessGroup::connect(request.launch, std::chrono::seconds(config_.distributed.timeout))) {
+    validate(config_.optimizer, group_->world_size());
+    require_equal(*group_, "recipe", to_toml(config_));
+    claim_folder(request.resume);
+    data_ = open_data(config_, out_, *group_, reporter_);
+    model_.emplace(make_model(config_, data_));
+    loader_.emplace(train_shards(data_.folder), config_.data.sequence_length,
+                    static_cast<std::uint64_t>(config_.train.seed), model_->config().vocab_size);
+    require_agreement(*group_, config_, *model_, *loader_);
+    optimizer_.emplace(config_.optimizer, model_->parameters(),
+                       group_->world_size() > 1 && config_.distributed.aggregate == "vote");
+    steps_.emplace(*model_, *optimizer_, *loader_, *group_, config_);
+    writer_.emplace(out_, data_.tokenizer, config_, *group_);
+    resume(request);
+  }
+
+  Outcome run() {
+    if (group_->rank() == 0) {
+      write_file_atomic(out_ / "recipe.toml", to_toml(config_));
+      metrics_.emplace(out_, state_.step + 1);
+      say(start_tables(config_, *model_, *optimizer_, *loader_, *group_));
+      if (const std::string warnings = warnings_for(config_); !warnings.empty()) say(warnings);
+      if (!resumed_from_.empty()) say(concat("resumed from ", resumed_from_.string(), " after step ", state_.step));
+    }
+    if (state_.step >= config_.train.max_steps && group_->rank() == 0)
+      say(concat("nothing to do: step ", state_.step, " of ", config_.train.max_steps,
+                 " is done; raise [train] max_steps"));
+    bool saved = !resumed_from_.empty();
+    while (state_.step < config_.train.max_steps) {
+      const bool stop = one_step();
+      writer_->check();
+      const bool last = state_.step == config_.train.max_steps;
+      const std::int64_t every = config_.checkpoint.every;
+      saved = last || stop || (every > 0 && state_.step % every == 0);
+      if (saved) writer_->save(*model_, *optimizer_, state_);
+      if (!stop || last) continue;
+      finish();
+      return Outcome::Stopped;
+    }
+    if (!saved) writer_->save(*model_, *optimizer_, state_);
+    finish();
+    return Outcome::Finished;
+  }
+
+ private:
+  void say(const std::string& text) const {
+    if (group_->rank() == 0 && reporter_.note) reporter_.note(text);
+  }
+
+  /// A run folder is never overwritten by accident.
+  void claim_folder(const std::string& resume) {
+    on_rank_zero(*group_, [&] {
+      try {
+        fs::create_directories(out_ / "checkpoints");
+      } catch (const fs::filesystem_error& error) {
+        fail("--out", out_.string(), " cannot be used: ", error.code().message(), "; choose another folder");
+      }
+      remove_partial_checkpoints(out_);
+      if (const auto found = newest_checkpoint(out_); found && resume.empty())
+        fail("--out", out_.string(), " already holds a run (", found->filename().string(),
+             "); continue it with --resume auto or choose another folder");
+    });
+  }
+
+  void resume(const TrainRequest& request) {
+    if (request.resume.empty()) return;
+    fs::path folder = request.resume;
+    if (request.resume == "auto") {
+      const auto newest = newest_checkpoint(out_);
+      if (!newest) return;
+      folder = *newest;
+    } else if (const auto inside = newest_checkpoint(folder)) {
+      folder = *inside;  // a run folder was named: its newest checkpoint
+    }
+    require_equal(*group_, "checkpoint to resume from", folder.filename().string());
+    state_ = load_checkpoint(folder, *model_, *optimizer_, *group_, config_);
+    resumed_from_ = folder;
+  }
+
+  bool one_step() {
+    const auto start = std::chrono::steady_clock::now();
+    const std::int64_t t = state_.step;
+    group_->set_place(concat("step ", t + 1));
+    const std::uint64_t sent_before = group_->bytes_sent();
+    const StepReport report = steps_->run(t, stop_ != nullptr && *stop_);
+    ++state_.step;
+    state_.tokens += static_cast<std::uint64_t>(config_.train.batch_tokens);
+    count_skips(report);
+    const std::int64_t check_every = config_.distributed.replica_check_every;
+    if (group_->world_size() > 1 && check_every > 0 && state_.step % check_every == 0) check_weights();
+    const std::uint64_t sent = group_->bytes_sent() - sent_before;
+    const double seconds = seconds_since(start);
+    timer_.add(seconds);
+    const std::optional<double> val_loss = evaluate_if_due();
+    if (group_->rank() == 0) log(t, report, seconds, sent, val_loss);
+    return report.stop_requested;
+  }
+
+  void count_skips(const StepReport& report) {
+    if (!report.skipped) {
+      state_.consecutive_skips = 0;
+      return;
+    }
+    ++state_.skipped_steps;
+    ++state_.consecutive_skips;
+    const std::string what = concat("step ", state_.step, ": ", report.non_finite_place, " is not finite");
+    if (config_.train.non_finite == "refuse")
+      fail(concat("step ", state_.step), report.non_finite_place,
+           " is not finite and [train] non_finite is \"refuse\"; lower the learning rate or look at the data");
+    if (state_.consecutive_skips > kMostConsecutiveSkips)
+      fail(concat("step ", state_.step), report.non_finite_place, " is not finite, as in the ", kMostConsecutiveSkips,
+           " steps before; lower the learning rate or look at the data");
+    say("warning: " + what + "; the step was skipped on all ranks");
+  }
+
+  void check_weights() {
+    std::vector<std::span<const std::byte>> weights;
+    for (const Parameter& parameter : model_->parameters())
+      weights.emplace_back(static_cast<const std::byte*>(parameter.value.const_data_ptr()), parameter.value.nbytes());
+    check_replicas(*group_, weights);
+  }
+
+  std::optional<double> evaluate_if_due() {
+    const std::int64_t every = config_.eval.every;
+    const bool due =
+        state_.step == 1 || state_.step == config_.train.max_steps || (every > 0 && state_.step % every == 0);
+    if (!due || val_shards(data_.folder).empty()) return std::nullopt;
+    return evaluate_on_group(*model_, data_.folder, config_, *group_);
+  }
+
+  void log(std::int64_t t, const StepReport& report, double seconds, std::uint64_t sent,
+           std::optional<double> val_loss) {
+    const bool last = state_.step == config_.train.max_steps;
+    if (!last && !val_loss && state_.step % config_.train.log_every != 0 && state_.step != 1) return;
+    const double lr = main_lr(config_.optimizer) * schedule_factor(config_.train, t);
+    std::map<std::string, double> row = {
+        {"train/loss", report.skipped ? std::nan("") : report.loss},
+        {"train/lr", lr},
+        {"train/grad_norm", report.skipped ? std::nan("") : report.grad_norm},
+        {"train/tokens", static_cast<double>(state_.tokens)},
+        {"perf/tokens_per_s", static_cast<double>(config_.train.batch_tokens) / seconds},
+        {"perf/step_ms", seconds * 1e3},
+        {"perf/optimizer_ms", report.optimizer_ms},
+        {"mem/peak_bytes", peak_resident_bytes()},
+        {"mem/optimizer_state_bytes", static_cast<double>(optimizer_->state_bytes())},
+        {"comm/bytes_sent", static_cast<double>(sent)},
+        {"comm/ms", report.comm_ms},
+        {"comm/exposed_ms", report.comm_ms},
+        {"opt/skipped_steps", static_cast<double>(state_.skipped_steps)}};
+    if (val_loss) row["val/loss"] = *val_loss;
+    if (report.sign_agreement) row["opt/sign_agreement"] = *report.sign_agreement;
+    metrics_->write(state_.step, row);
+    if (!reporter_.progress) return;
+    const double mean = timer_.mean();
+    const auto left = static_cast<double>(config_.train.max_steps - state_.step);
+    reporter_.progress({state_.step, config_.train.max_steps, report.loss, val_loss, lr,
+                        static_cast<double>(config_.train.batch_tokens) / mean, left * mean});
+  }
+
+  void finish() {
+    writer_->wait();
+    // Nobody leaves before rank 0 has saved: a launcher would take the first exit for the end of the job.
+    group_->set_place("the final save");
+    group_->barrier();
+  }
+
+  RunConfig config_;
+  fs::path out_;
+  const std::atomic<bool>* stop_;
+  const Reporter& reporter_;
+  std::unique_ptr<ProcessGroup> group_;
+  RunData data_;
+  std::optional<Llama> model_;
+  std::optional<Loader> loader_;
+  std::optional<Optimizer> optimizer_;
+  std::optional<StepRunner> steps_;
+  std::optional<CheckpointWriter> writer_;
+  std::optional<MetricsWriter> metrics_;
+  TrainerState state_;
+  fs::path resumed_from_;
+  StepTimer timer_;
+};
+
+}  // namespace
+
+Outcome train(const TrainRequest& request, const Reporter& reporter) {
+  if (request.config.train.threads > 0) at::set_num_threads(static_cast<int>(request.config.train.threads));
+  Run run(request, reporter);
+  return run.run();
+}
+
+}  // namespace steepest

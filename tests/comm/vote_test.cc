@@ -1,0 +1,155 @@
+// The vote over ranks against a plain count of signs: sign_and_vote.md 3.4, 5.1, 9.1.7, 9.1.8.
+#include "steepest/comm/vote.h"
+
+#include <gtest/gtest.h>
+
+#include "steepest/base/philox.h"
+#include "steepest/kernels/bits.h"
+#include "tests/comm/in_process.h"
+
+namespace steepest {
+namespace {
+
+constexpr int kWorlds[] = {1, 2, 3, 4, 7, 8, 16};
+
+using Words = std::vector<std::uint64_t>;
+
+Words random_bits(std::size_t bits, int rank, std::uint64_t t) {
+  Words words(words_for(bits));
+  for (std::size_t w = 0; w < words.size(); ++w) {
+    const PhiloxBlock block = philox(StreamKey{.seed = 2, .step = t, .tensor = static_cast<std::uint32_t>(rank)}, w);
+    words[w] = static_cast<std::uint64_t>(block[0]) << 32 | block[1];
+  }
+  if (bits % 64) words.back() &= (1ull << bits % 64) - 1;
+  return words;
+}
+
+// sign_and_vote.md 3.4, literally: V negative iff c > T.
+Words counted(const std::vector<Words>& votes, std::size_t bits, std::uint64_t t) {
+  const std::size_t voters = votes.size();
+  const std::size_t threshold = voters % 2 ? (voters - 1) / 2 : t % 2 == 0 ? voters / 2 : voters / 2 - 1;
+  Words decided(words_for(bits));
+  for (std::size_t i = 0; i < bits; ++i) {
+    std::size_t count = 0;
+    for (const Words& vote : votes) count += vote[i / 64] >> i % 64 & 1;
+    decided[i / 64] |= static_cast<std::uint64_t>(count > threshold) << i % 64;
+  }
+  return decided;
+}
+
+void expect_majority(int world_size, std::size_t bits, VoteScheme scheme) {
+  for (const std::uint64_t t : {6, 7}) {
+    std::vector<Words> votes;
+    for (int r = 0; r < world_size; ++r) votes.push_back(random_bits(bits, r, t));
+    const Words expected = counted(votes, bits, t);
+    const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
+      VoteExchange exchange(group, bits, scheme);
+      Words decided(expected.size(), ~0ull);
+      exchange(votes[static_cast<std::size_t>(group.rank())], t, decided);
+      EXPECT_EQ(decided, expected) << world_size << " ranks, rank " << group.rank() << ", " << bits
+                                   << " bits, t = " << t;
+    });
+    EXPECT_EQ(thrown, nothing_thrown(world_size));
+  }
+}
+
+TEST(SignSpec, Test_9_1_7_ShardsDecideTheMajorityOnEveryReplica) {
+  for (const int world_size : kWorlds)
+    for (const std::size_t bits : {0, 1, 63, 64, 65, 511, 512, 513, 1000, 4096, 8191, 20001})
+      expect_majority(world_size, bits, VoteScheme::Shards);
+}
+
+TEST(SignSpec, Test_9_1_7_AllGatherDecidesTheMajorityOnEveryReplica) {
+  for (const int world_size : kWorlds)
+    for (const std::size_t bits : {0, 1, 64, 513, 20001}) expect_majority(world_size, bits, VoteScheme::AllGather);
+}
+
+TEST(SignSpec, Test_9_1_7_WeightsAreEqualAfter1000Steps) {
+  constexpr std::size_t kBits = 1500;
+  std::vector<std::vector<float>> replicas(4, std::vector<float>(kBits));
+  const auto thrown = on_ranks(4, [&](ProcessGroup& group) {
+    std::vector<float>& weights = replicas[static_cast<std::size_t>(group.rank())];
+    VoteExchange exchange(group, kBits);
+    Words decided(words_for(kBits));
+    for (std::uint64_t t = 0; t < 1000; ++t) {
+      exchange(random_bits(kBits, group.rank(), t), t, decided);
+      for (std::size_t i = 0; i < kBits; ++i) weights[i] -= (decided[i / 64] >> i % 64 & 1) ? -1e-3f : 1e-3f;
+    }
+  });
+  EXPECT_EQ(thrown, nothing_thrown(4));
+  for (int r = 1; r < 4; ++r) EXPECT_EQ(replicas[static_cast<std::size_t>(r)], replicas[0]);
+}
+
+TEST(SignSpec, Test_9_1_8_BytesEqualTheTableWithinHeadersAndShardRounding) {
+  constexpr std::size_t kBits = 1000003;
+  for (const int world_size : kWorlds)
+    for (const VoteScheme scheme : {VoteScheme::Shards, VoteScheme::AllGather}) {
+      const double ranks = world_size;
+      const double bits_each = scheme == VoteScheme::Shards ? 2 * (ranks - 1) / ranks : ranks - 1;
+      const double messages = scheme == VoteScheme::Shards ? 2 * (ranks - 1) : ranks - 1;
+      const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
+        VoteExchange exchange(group, kBits, scheme);
+        Words decided(words_for(kBits));
+        exchange(random_bits(kBits, group.rank(), 0), 0, decided);
+        const double payload = static_cast<double>(group.bytes_sent()) - messages * kWireHeaderBytes;
+        // One shard may be 512 bits longer or shorter than another.
+        EXPECT_NEAR(payload, bits_each * kBits / 8, messages * 64 + 8) << world_size << " ranks, rank " << group.rank();
+      });
+      EXPECT_EQ(thrown, nothing_thrown(world_size));
+    }
+}
+
+TEST(SignSpec, Test_9_1_8_TheDefaultSchemeSendsTwiceMMinusOneOverMBitsPerParameter) {
+  constexpr std::size_t kBits = 8 << 20;
+  for (const int world_size : {2, 3, 4, 8}) {
+    const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
+      VoteExchange exchange(group, kBits);
+      Words decided(words_for(kBits));
+      exchange(random_bits(kBits, group.rank(), 0), 0, decided);
+      const double per_parameter = 8.0 * static_cast<double>(group.bytes_sent()) / kBits;
+      EXPECT_NEAR(per_parameter, 2.0 * (world_size - 1) / world_size, 0.002);
+    });
+    EXPECT_EQ(thrown, nothing_thrown(world_size));
+  }
+}
+
+TEST(SignSpec, Test_9_1_3_JunkInThePaddingNeverMatters) {
+  for (const VoteScheme scheme : {VoteScheme::Shards, VoteScheme::AllGather})
+    for (const int world_size : {1, 2, 3, 4}) {
+      const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
+        VoteExchange exchange(group, 70, scheme);
+        const Words all_ones(2, ~0ull);
+        Words decided(2);
+        exchange(all_ones, 1, decided);
+        EXPECT_EQ(decided, (Words{~0ull, 63}));
+      });
+      EXPECT_EQ(thrown, nothing_thrown(world_size));
+    }
+}
+
+TEST(Vote, RanksAtDifferentStepsAreRefused) {
+  for (const VoteScheme scheme : {VoteScheme::Shards, VoteScheme::AllGather}) {
+    const auto thrown = on_ranks(2, [&](ProcessGroup& group) {
+      group.set_place("step 5");
+      VoteExchange exchange(group, 1024, scheme);
+      Words mine(16), decided(16);
+      exchange(mine, group.rank() == 0 ? 5 : 6, decided);
+    });
+    EXPECT_EQ(
+        thrown[0],
+        "[distributed] rank 0 of 2, step 5: rank 1 sent a vote that does not fit, step is 6 there and 5 here; run the "
+        "same program with the same recipe on all ranks");
+    EXPECT_FALSE(thrown[1].empty());
+  }
+}
+
+TEST(Vote, RefusesWrongSizes) {
+  const auto group = ProcessGroup::connect(Launch{}, std::chrono::seconds(1));
+  VoteExchange exchange(*group, 100);
+  Words two(2), three(3);
+  EXPECT_THROW(exchange(three, 0, two), Error);
+  EXPECT_THROW(exchange(two, 0, three), Error);
+}
+
+}  // namespace
+}  // namespace steepest

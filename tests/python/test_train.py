@@ -1,0 +1,286 @@
+"""Training end to end: it learns, reports, stops, resumes bit for bit, and survives kills and full disks."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+from safetensors import safe_open
+
+METRICS = (
+    "step train/loss val/loss train/lr train/grad_norm train/tokens perf/tokens_per_s perf/step_ms perf/optimizer_ms "
+    "mem/peak_bytes mem/optimizer_state_bytes comm/bytes_sent comm/ms comm/exposed_ms opt/step_size opt/sign_agreement "
+    "opt/skipped_steps"
+).split()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A LLaMA of about 60 thousand parameters."""
+    path = tmp_path_factory.mktemp("model") / "config.json"
+    path.write_text(
+        json.dumps(
+            {
+                "model_type": "llama",
+                "vocab_size": 512,
+                "hidden_size": 48,
+                "intermediate_size": 128,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "max_position_embeddings": 64,
+                "rms_norm_eps": 1e-6,
+            }
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path, dataset, tiny_model):
+    """recipe(method="signum", **keys of [train]) -> path of a recipe."""
+
+    def make(method="signum", lr=None, name="recipe", extra="", **train):
+        keys = {"batch_tokens": 1024, "micro_batch_size": 8, "max_steps": 12, "warmup_steps": 3, "seed": 7, **train}
+        lines = [f'[model]\nconfig = "{tiny_model}"', f'[data]\npath = "{dataset}"\nsequence_length = 64']
+        lines.append(f'[optimizer]\nmethod = "{method}"' + (f"\nlr = {lr}" if lr else ""))
+        lines.append("[train]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in keys.items()))
+        lines.append("[eval]\nevery = 6\ntokens = 2048\n[checkpoint]\nevery = 4\n" + extra)
+        path = tmp_path / f"{name}.toml"
+        path.write_text("\n".join(lines))
+        return path
+
+    return make
+
+
+def rows(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def tensors(checkpoint):
+    """Every tensor of the weights and of the optimizer, as bytes."""
+    found = {}
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        with safe_open(checkpoint / name, framework="pt") as file:
+            for key in file.keys():
+                found[f"{name}:{key}"] = file.get_tensor(key).numpy().tobytes()
+    return found
+
+
+def assert_same_checkpoint(one, other):
+    first, second = tensors(one), tensors(other)
+    assert first.keys() == second.keys()
+    differing = [key for key in first if first[key] != second[key]]
+    assert not differing, f"{len(differing)} of {len(first)} tensors differ, first {differing[0]}"
+
+
+def last_checkpoint(out):
+    return out / "checkpoints" / (out / "checkpoints" / "latest").read_text().strip()
+
+
+@pytest.mark.parametrize("method", ["adamw", "sgd", "signsgd", "signum", "lion", "sinkgd"])
+def test_every_method_learns(run, recipe, tmp_path, method):
+    out = tmp_path / "out"
+    result = run("train", recipe(method, max_steps=40, lr=0.3 if method == "sgd" else None), "--out", out)
+    assert result.returncode == 0, result.stderr
+    losses = [row["train/loss"] for row in rows(out)]
+    assert losses[0] > 5.5, "an untrained model of 512 pieces is near log 512 = 6.24"
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_run_folder_is_complete(run, recipe, tmp_path):
+    out = tmp_path / "out"
+    result = run("train", recipe("sinkgd"), "--out", out)
+    assert result.returncode == 0, result.stderr
+    written = rows(out)
+    assert [row["step"] for row in written] == list(range(1, 13))
+    assert all(list(row) == METRICS for row in written)
+    assert [row["step"] for row in written if row["val/loss"] is not None] == [1, 6, 12]
+    assert written[-1]["train/tokens"] == 12 * 1024
+    names = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert names == ["latest", "step_00000004", "step_00000008", "step_00000012"]
+    files = {path.name for path in last_checkpoint(out).iterdir()}
+    assert files == {
+        "config.json", "generation_config.json", "model.safetensors", "optimizer.safetensors", "tokenizer.model",
+        "trainer.json",
+    }
+    assert "Parameter groups" in result.stdout and "Memory" in result.stdout and "step 12/12" in result.stdout
+    again = run("train", out / "recipe.toml", "--out", tmp_path / "again")
+    assert again.returncode == 0, again.stderr
+    assert_same_checkpoint(last_checkpoint(out), last_checkpoint(tmp_path / "again"))
+
+
+def test_only_the_newest_checkpoints_are_kept(run, recipe, tmp_path):
+    out = tmp_path / "out"
+    assert run("train", recipe("signsgd", max_steps=20, extra="keep = 2\n"), "--out", out).returncode == 0
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["latest", "step_00000016", "step_00000020"]
+    assert (last_checkpoint(out) / "optimizer.safetensors").is_file()
+
+
+@pytest.mark.parametrize("method", ["adamw", "signsgd", "sinkgd"])
+def test_resume_is_exact_and_metrics_do_not_repeat(run, recipe, tmp_path, method):
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    path = recipe(method, schedule="constant")
+    assert run("train", path, "--out", whole).returncode == 0
+    assert run("train", path, "--out", halves, "--train.max-steps", 6).returncode == 0
+    refused = run("train", path, "--out", halves)
+    assert refused.returncode == 1 and "already holds a run" in refused.stderr and "--resume auto" in refused.stderr
+    result = run("train", path, "--out", halves, "--resume", "auto")
+    assert result.returncode == 0, result.stderr
+    assert "resumed from" in result.stdout
+    assert_same_checkpoint(last_checkpoint(whole), last_checkpoint(halves))
+    assert [row["step"] for row in rows(halves)] == list(range(1, 13))
+    done = run("train", path, "--out", halves, "--resume", "auto")
+    assert done.returncode == 0 and "nothing to do" in done.stdout
+
+
+def wait_for_step(out, step, process, timeout=120):
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"ended early with {process.returncode}: {process.stderr.read()}")
+        if (out / "metrics.jsonl").exists() and (out / "metrics.jsonl").read_text().count("\n") >= step:
+            return
+        time.sleep(0.01)
+    pytest.fail("made no progress")
+
+
+def test_sigterm_saves_and_exits_75(run, start, recipe, tmp_path):
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    path = recipe("signum", max_steps=60)
+    assert run("train", path, "--out", whole).returncode == 0
+    process = start("train", path, "--out", stopped)
+    wait_for_step(stopped, 5, process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "--resume auto" in errors
+    assert 5 <= json.loads((last_checkpoint(stopped) / "trainer.json").read_text())["step"] < 60
+    assert run("train", path, "--out", stopped, "--resume", "auto").returncode == 0
+    assert_same_checkpoint(last_checkpoint(whole), last_checkpoint(stopped))
+
+
+def test_kill_at_any_moment_loses_nothing(run, start, recipe, tmp_path):
+    """kill -9 again and again, with a save after every step so that many kills fall inside one."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    path = recipe("signum", max_steps=60)
+    every = ["--checkpoint.every", "1"]
+    assert run("train", path, "--out", whole, *every).returncode == 0
+    process = start("train", path, "--out", killed, *every)
+    for attempt in range(6):
+        wait_for_step(killed, 2 + 6 * attempt, process)
+        time.sleep(0.003 * attempt)
+        process.kill()
+        process.wait()
+        for folder in (killed / "checkpoints").glob("step_*[0-9]"):
+            if (folder / "trainer.json").exists():
+                tensors(folder)
+        process = start("train", path, "--out", killed, "--resume", "auto", *every)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert_same_checkpoint(last_checkpoint(whole), last_checkpoint(killed))
+    assert [row["step"] for row in rows(killed)] == list(range(1, 61))
+    assert not list((killed / "checkpoints").glob("*.partial"))
+
+
+def test_full_disk_keeps_the_previous_checkpoint(run, recipe, tmp_path):
+    out = tmp_path / "out"
+    path = recipe("adamw", schedule="constant")
+    assert run("train", path, "--out", out, "--train.max-steps", 4).returncode == 0
+    before = tensors(last_checkpoint(out))
+
+    def small_files_only():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+    failed = run("train", path, "--out", out, "--resume", "auto", preexec_fn=small_files_only)
+    assert failed.returncode == 1, failed.stderr
+    assert "cannot be written" in failed.stderr and failed.stderr.count("\n") == 1
+    assert tensors(last_checkpoint(out)) == before
+    assert not list((out / "checkpoints").glob("*.partial"))
+    assert run("train", path, "--out", out, "--resume", "auto").returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting a small file system needs root")
+def test_full_file_system_keeps_the_previous_checkpoint(run, recipe, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2500k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("tmpfs cannot be mounted here")
+    try:
+        out = disk / "out"
+        failed = run("train", recipe("adamw", max_steps=40, extra="keep = 100\n"), "--out", out)
+        assert failed.returncode == 1
+        assert "No space left on device" in failed.stderr and failed.stderr.count("\n") == 1
+        tensors(last_checkpoint(out))
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "config.json"])
+def test_damaged_checkpoint_is_refused(run, recipe, tmp_path, name):
+    out = tmp_path / "out"
+    path = recipe("adamw")
+    assert run("train", path, "--out", out, "--train.max-steps", 4, "--train.warmup-steps", 1).returncode == 0
+    damaged = last_checkpoint(out) / name
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    refused = run("train", path, "--out", out, "--resume", "auto")
+    assert refused.returncode == 1
+    assert name in refused.stderr and "hash" in refused.stderr and refused.stderr.count("\n") == 1
+
+
+def test_resume_with_another_method_is_refused(run, recipe, tmp_path):
+    out = tmp_path / "out"
+    assert run("train", recipe("adamw"), "--out", out).returncode == 0
+    refused = run("train", recipe("signum", max_steps=20), "--out", out, "--resume", "auto")
+    assert refused.returncode == 1 and "adamw" in refused.stderr and "signum" in refused.stderr
+
+
+def test_micro_batches_and_threads_change_rounding_only(run, recipe, tmp_path):
+    losses = {}
+    for name, keys in {"one": {}, "four": {"micro_batch_size": 4}, "threads": {"threads": 1}}.items():
+        path = recipe("adamw", name=name, max_steps=8, precision="fp32", **keys)
+        assert run("train", path, "--out", tmp_path / name).returncode == 0
+        losses[name] = [row["train/loss"] for row in rows(tmp_path / name)]
+    assert losses["four"] == pytest.approx(losses["one"], rel=1e-4)
+    assert losses["threads"] == pytest.approx(losses["one"], rel=1e-4)
+
+
+def test_non_finite_gradients_are_skipped_then_refused(run, recipe, tmp_path):
+    out = tmp_path / "out"
+    result = run("train", recipe("sgd", lr=1e30, max_steps=60, clip_norm=0, warmup_steps=0), "--out", out)
+    assert result.returncode == 1
+    assert "is not finite" in result.stderr and "lower the learning rate" in result.stderr
+    assert "skipped on all ranks" in result.stdout
+    refused = run("train", recipe("sgd", lr=1e30, max_steps=60, warmup_steps=0, non_finite="refuse"), "--out", tmp_path / "refuse")
+    assert refused.returncode == 1 and "refuse" in refused.stderr
+
+
+def test_a_text_is_prepared_on_first_use(run, recipe, corpus, tiny_model, tmp_path):
+    text = tmp_path / "own.txt"
+    shutil.copy(corpus, text)
+    flags = ["--data.path", text, "--data.vocab-size", 512, "--train.max-steps", 4, "--train.warmup-steps", 1]
+    first = run("train", recipe(), "--out", tmp_path / "first", *flags)
+    assert first.returncode == 0, first.stderr
+    second = run("train", recipe(), "--out", tmp_path / "second", *flags)
+    assert second.returncode == 0, second.stderr
+    assert_same_checkpoint(last_checkpoint(tmp_path / "first"), last_checkpoint(tmp_path / "second"))
+
+
+def test_clipping_without_effect_is_said(run, recipe, tmp_path):
+    result = run("train", recipe("signsgd", max_steps=3, clip_norm=1.0), "--out", tmp_path / "out")
+    assert result.returncode == 0 and "clip_norm has no effect" in result.stdout
+
+
+def test_print_config_reads_back(run, recipe, tmp_path):
+    first = run("train", recipe("lion"), "--print-config")
+    assert first.returncode == 0
+    (tmp_path / "printed.toml").write_text(first.stdout)
+    assert run("train", tmp_path / "printed.toml", "--print-config").stdout == first.stdout
+    assert run("train", recipe("lion"), "--print-config", "--train.max-steps", "-5").returncode == 2

@@ -1,0 +1,114 @@
+// Configuration: order of sources, errors that name key, value and place, a printed configuration that reads back.
+#include "steepest/train/config.h"
+
+#include <gtest/gtest.h>
+
+#include "steepest/train/config_sources.h"
+
+namespace steepest {
+namespace {
+
+constexpr const char* kRecipe = R"(
+[data]
+path = "data/gcide"
+[optimizer]
+method = "sinkgd"
+lr = 0.01
+[train]
+max_steps = 50
+)";
+
+RunConfig configured(const std::string& toml, const std::vector<std::string>& environment = {},
+                     const std::vector<std::string>& flags = {}) {
+  std::vector<Assignment> all = parse_recipe(toml, "recipe.toml");
+  for (auto& given : read_environment(environment)) all.push_back(given);
+  for (auto& given : read_flags(flags)) all.push_back(given);
+  return build_config(all);
+}
+
+std::string error_of(const std::string& toml, const std::vector<std::string>& environment = {},
+                     const std::vector<std::string>& flags = {}) {
+  try {
+    configured(toml, environment, flags);
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Config, LaterSourcesWin) {
+  EXPECT_EQ(configured(kRecipe).train.max_steps, 50);
+  EXPECT_EQ(configured(kRecipe, {"STEEPEST_TRAIN_MAX_STEPS=60"}).train.max_steps, 60);
+  EXPECT_EQ(configured(kRecipe, {"STEEPEST_TRAIN_MAX_STEPS=60"}, {"--train.max-steps", "70"}).train.max_steps, 70);
+  EXPECT_EQ(configured(kRecipe, {}, {"--train.max_steps=80"}).train.max_steps, 80);
+  EXPECT_EQ(configured(kRecipe, {"PATH=/bin", "STEEPEST_KERNELS=avx2"}).train.max_steps, 50);
+}
+
+TEST(Config, DefaultsFillWhatIsNotSaid) {
+  const RunConfig config = configured(kRecipe);
+  EXPECT_EQ(config.train.batch_tokens, 16384);
+  EXPECT_EQ(config.data.sequence_length, 256);
+  EXPECT_EQ(config.distributed.aggregate, "mean");
+  EXPECT_EQ(config.optimizer.method, "sinkgd");
+}
+
+TEST(Config, RoleKeysOverrideTheGroup) {
+  const RunConfig config = configured(std::string(kRecipe) + "[optimizer.vector]\nlr = 0.25\n",
+                                      {"STEEPEST_OPTIMIZER_HEAD_LR=0.5"}, {"--optimizer.matrix.weight-decay", "0.125"});
+  EXPECT_EQ(config.optimizer.role(Role::Vector).lr, 0.25);
+  EXPECT_EQ(config.optimizer.role(Role::Head).lr, 0.5);
+  EXPECT_EQ(config.optimizer.role(Role::Matrix).lr, 0.01);
+  EXPECT_EQ(config.optimizer.role(Role::Matrix).weight_decay, 0.125);
+}
+
+TEST(Config, BetasIsAPair) {
+  const RunConfig config = configured("[data]\npath='x'\n[optimizer]\nmethod='adamw'\nbetas=[0.8, 0.95]\n");
+  EXPECT_EQ(config.optimizer.role(Role::Matrix).beta1, 0.8);
+  EXPECT_EQ(config.optimizer.role(Role::Matrix).beta2, 0.95);
+  EXPECT_EQ(error_of("[data]\npath='x'\n[optimizer]\nbetas=[0.8]\n"),
+            "[optimizer] betas has 1 numbers; it must have two (recipe.toml line 4)");
+}
+
+TEST(Config, PrintedConfigurationReadsBackTheSame) {
+  const RunConfig config =
+      configured(kRecipe, {}, {"--optimizer.head.lr", "0.003", "--data.path", "a \"quoted\" \\ path"});
+  const std::string printed = to_toml(config);
+  EXPECT_EQ(to_toml(configured(printed)), printed);
+  EXPECT_EQ(configured(printed).data.path, "a \"quoted\" \\ path");
+}
+
+TEST(Config, EveryErrorNamesKeyValueAndPlace) {
+  EXPECT_EQ(error_of("[train]\nmax_steps = -5\n"),
+            "[train] max_steps is -5; it must be at least 1 (recipe.toml line 2)");
+  EXPECT_EQ(error_of("[train]\nmax_step = 5\n"),
+            "[train] max_step is not a known key; did you mean max_steps? (recipe.toml line 2)");
+  EXPECT_EQ(error_of("[trian]\nseed = 5\n"),
+            "[trian] is not a section of a recipe; did you mean [train]? (recipe.toml line 2)");
+  EXPECT_EQ(error_of("[train]\nmax_steps = 1.5\n"),
+            "[train] max_steps is 1.5; it must be an integer (recipe.toml line 2)");
+  EXPECT_EQ(error_of("[train]\nschedule = \"step\"\n"),
+            "[train] schedule is \"step\"; it must be one of cosine, linear, constant, wsd (recipe.toml line 2)");
+  EXPECT_EQ(error_of("[train]\nseed = [1]\n"),
+            "[train] seed must be a number, a string, true or false (recipe.toml line 2)");
+  EXPECT_EQ(error_of("seed = 1\n"),
+            "seed stands outside any section; put it under [train] or another section (recipe.toml line 1)");
+  EXPECT_NE(error_of("[train\nseed = 1\n").find("[recipe.toml line 1] is not valid TOML"), std::string::npos);
+  EXPECT_NE(error_of(kRecipe, {"STEEPEST_TRAIN_SEEDS=1"})
+                .find("did you mean seed? (environment variable STEEPEST_TRAIN_SEEDS)"),
+            std::string::npos);
+  EXPECT_NE(error_of(kRecipe, {"STEEPEST_TRIAN=1"}).find("STEEPEST_TRIAN] names no section"), std::string::npos);
+  EXPECT_NE(error_of(kRecipe, {}, {"--train.seed"}).find("[--train.seed] has no value"), std::string::npos);
+  EXPECT_NE(error_of(kRecipe, {}, {"--verbose"}).find("[--verbose] is not an option of train"), std::string::npos);
+  EXPECT_NE(error_of("[optimizer]\nmethod = \"sinkgdd\"\n").find("did you mean sinkgd"), std::string::npos);
+}
+
+TEST(Config, ContradictionsAreRefused) {
+  EXPECT_NE(error_of("[train]\nseed=1\n").find("[data] path is missing"), std::string::npos);
+  EXPECT_NE(
+      error_of(std::string(kRecipe) + "batch_tokens = 1000\n").find("not a multiple of [data] sequence_length 256"),
+      std::string::npos);
+  EXPECT_NE(error_of(std::string(kRecipe) + "warmup_steps = 51\n").find("more than max_steps 50"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace steepest
