@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <string>
 
-#include "steepest/cli/prepare_progress.h"
 #include "steepest/cli/verbs.h"
 #include "steepest/data/prepare.h"
 
@@ -14,31 +13,25 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-std::string describe(const PrepareProgress& progress) {
-  char text[160];
-  const double done = static_cast<double>(progress.done) / 1e6, total = static_cast<double>(progress.total) / 1e6;
-  if (progress.total > 0)
-    std::snprintf(text, sizeof text, "%.*s: %.1f of %.1f MB (%.0f %%)", static_cast<int>(progress.stage.size()),
-                  progress.stage.data(), done, total, 100 * done / total);
-  else if (progress.done > 0)
-    std::snprintf(text, sizeof text, "%.*s: %.1f MB", static_cast<int>(progress.stage.size()), progress.stage.data(),
-                  done);
-  else
-    std::snprintf(text, sizeof text, "%.*s", static_cast<int>(progress.stage.size()), progress.stage.data());
-  return text;
-}
+/// One refreshed line on a terminal, plain lines into a pipe.
+class ProgressLine {
+ public:
+  ~ProgressLine() { clear(); }
+  void show(const std::string& text) const { std::fprintf(stderr, terminal_ ? "\r%s\x1b[K" : "%s\n", text.c_str()); }
+  void clear() const {
+    if (terminal_) std::fprintf(stderr, "\r\x1b[K");
+  }
+
+ private:
+  bool terminal_ = ::isatty(STDERR_FILENO) != 0;
+};
 
 int run_prepare(PrepareOptions options) {
-  options.progress = show_prepare_progress();
   const auto start = Clock::now();
-  PrepareResult result;
-  try {
-    result = prepare(options);
-  } catch (...) {
-    end_prepare_progress();
-    throw;
-  }
-  end_prepare_progress();
+  const ProgressLine line;
+  options.progress = [&](const std::string& text) { line.show(text); };
+  const PrepareResult result = prepare(options);
+  line.clear();
   const Dataset& data = result.dataset;
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   for (const auto& path : result.skipped) std::fprintf(stderr, "skipped %s: binary\n", path.c_str());
@@ -56,22 +49,6 @@ int run_prepare(PrepareOptions options) {
 }
 
 }  // namespace
-
-PrepareCallback show_prepare_progress() {
-  if (::isatty(STDERR_FILENO))
-    return [](const PrepareProgress& progress) { std::fprintf(stderr, "\r%s\x1b[K", describe(progress).c_str()); };
-  return [last_stage = std::string(), last = Clock::now()](const PrepareProgress& progress) mutable {
-    const bool finished = progress.total > 0 && progress.done == progress.total;
-    if (progress.stage == last_stage && !finished && Clock::now() - last < std::chrono::seconds(5)) return;
-    last_stage = progress.stage;
-    last = Clock::now();
-    std::fprintf(stderr, "%s\n", describe(progress).c_str());
-  };
-}
-
-void end_prepare_progress() {
-  if (::isatty(STDERR_FILENO)) std::fprintf(stderr, "\r\x1b[K");
-}
 
 void add_prepare(CLI::App& app, Run& run) {
   static PrepareOptions options;

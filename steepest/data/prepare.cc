@@ -3,6 +3,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
+#include <cstdio>
 
 #include "steepest/base/error.h"
 #include "steepest/base/files.h"
@@ -26,6 +28,31 @@ constexpr std::size_t kReportEvery = std::size_t{8} << 20;  // bytes between two
 constexpr std::uint64_t kSmallestValidation = 8 << 10;      // bytes, where a tenth of the text allows it
 constexpr std::uint64_t kSmallestSample = std::uint64_t{8} << 20, kLargestSample = std::uint64_t{64} << 20;
 constexpr std::uint64_t kSampleBytesPerPiece = 4096;
+
+/// Turns positions into lines for the caller, at most two a second.
+class Reporter {
+ public:
+  explicit Reporter(PrepareProgress show) : show_(std::move(show)) {}
+
+  /// `done` of `total` bytes; total 0 where it is not known beforehand, done 0 at the start.
+  void operator()(std::string_view stage, std::uint64_t done, std::uint64_t total) {
+    const auto now = std::chrono::steady_clock::now();
+    const bool finished = total > 0 && done == total;
+    if (!show_ || (done > 0 && !finished && now - last_ < std::chrono::milliseconds(500))) return;
+    last_ = now;
+    char numbers[96] = "";
+    if (total > 0)
+      std::snprintf(numbers, sizeof numbers, ": %.1f of %.1f MB (%.0f %%)", static_cast<double>(done) / 1e6,
+                    static_cast<double>(total) / 1e6, 100.0 * static_cast<double>(done) / static_cast<double>(total));
+    else if (done > 0)
+      std::snprintf(numbers, sizeof numbers, ": %.1f MB", static_cast<double>(done) / 1e6);
+    show_(std::string(stage) + numbers);
+  }
+
+ private:
+  PrepareProgress show_;
+  std::chrono::steady_clock::time_point last_{};
+};
 
 /// A uniform sample of at most `limit` blocks of a stream of unknown length (reservoir sampling, random numbers by
 /// index).
@@ -72,19 +99,17 @@ struct Survey {
 };
 
 /// Reads all text once.
-Survey survey(const Source& source, std::size_t sample_blocks, const PrepareCallback& progress) {
+Survey survey(const Source& source, std::size_t sample_blocks, Reporter& report) {
   Survey result;
   BlockSample sample(sample_blocks);
   std::string buffer(kBlock * 4, '\0');
-  std::uint64_t reported = 0;
+  report("reading", 0, 0);
   for (const SourceFile& file : source.files) {
     TextReader reader(file.path);
     while (const std::size_t count = reader.read(buffer)) {
       sample.add(std::string_view(buffer).substr(0, count));
       result.bytes += count;
-      if (result.bytes - reported < kReportEvery) continue;
-      reported = result.bytes;
-      progress({"reading", result.bytes, 0});
+      report("reading", result.bytes, 0);
     }
     sample.add("\n");
   }
@@ -127,7 +152,7 @@ std::vector<int> with_marks(const Tokenizer& tokenizer, const Document& document
 }
 
 void encode_all(const Source& source, std::uint64_t bytes, const Tokenizer& tokenizer, const fs::path& folder,
-                const PrepareOptions& options, Dataset& dataset) {
+                const PrepareOptions& options, Dataset& dataset, Reporter& report) {
   ShardWriter train(folder, "train", 1, tokenizer.vocab_size(), options.shard_tokens);
   ShardWriter validation(folder, "val", 0, tokenizer.vocab_size(), options.shard_tokens);
   const std::size_t smallest = std::clamp<std::uint64_t>(bytes / 64, 256, 4096);
@@ -154,7 +179,7 @@ void encode_all(const Source& source, std::uint64_t bytes, const Tokenizer& toke
       done += batch[i].text.size();
     }
     dataset.documents += batch.size();
-    options.progress({"encoding", done, bytes});
+    report("encoding", done, bytes);
   }
   if (done != bytes) fail("prepare", "the text changed from ", bytes, " to ", done, " bytes while it was read");
   dataset.train_tokens = train.tokens();
@@ -193,10 +218,9 @@ std::string hash_text(std::string_view content) {
 
 }  // namespace
 
-PrepareResult prepare(const PrepareOptions& given) {
-  PrepareOptions options = given;
-  if (!options.progress) options.progress = [](const PrepareProgress&) {};
+PrepareResult prepare(const PrepareOptions& options) {
   check(options);
+  Reporter report(options.progress);
   PrepareResult result;
   const Source source = find_source(options.inputs);
   StagedFolder staged(options.out);
@@ -207,11 +231,11 @@ PrepareResult prepare(const PrepareOptions& given) {
                                                 kSmallestSample, kLargestSample);
   std::string model = train ? "" : tokenizer_content(options.tokenizer);
   if (!train) Tokenizer::parse(model, options.tokenizer.string());
-  Survey text = survey(source, train ? sample_bytes / kBlock : 0, options.progress);
+  Survey text = survey(source, train ? sample_bytes / kBlock : 0, report);
   if (text.bytes == 0) fail(options.inputs.front().string(), "holds no text");
   if (train) {
-    options.progress({"training the tokenizer", 0, 0});
-    model = train_tokenizer(text.sample, options.vocab_size);
+    report("training the tokenizer", 0, 0);
+    model = train_tokenizer(text.sample, static_cast<int>(options.vocab_size));
     text.sample = {};
   }
   const Tokenizer tokenizer = Tokenizer::parse(model, train ? "tokenizer.model" : options.tokenizer.string());
@@ -220,7 +244,7 @@ PrepareResult prepare(const PrepareOptions& given) {
   dataset.val_fraction = options.val_fraction;
   dataset.text_bytes = text.bytes;
   dataset.tokenizer = hash_text(model);
-  encode_all(source, text.bytes, tokenizer, staged.path(), options, dataset);
+  encode_all(source, text.bytes, tokenizer, staged.path(), options, dataset, report);
   write_file_atomic(tokenizer_file(staged.path()), model);
   write_file_atomic(staged.path() / "dataset.json", to_json(dataset));
   staged.publish("dataset.json");
@@ -230,25 +254,29 @@ PrepareResult prepare(const PrepareOptions& given) {
   return result;
 }
 
-fs::path prepare_on_first_use(const fs::path& given, const fs::path& fallback_folder, PrepareOptions options) {
+fs::path prepare_on_first_use(const fs::path& given, const fs::path& fallback_folder, std::int64_t vocab_size,
+                              const PrepareProgress& progress, const fs::path& tokenizer) {
   const fs::path path = given.has_filename() ? given : given.parent_path();
   if (!train_shards(path).empty()) return path;
-  const std::string source = hex(fingerprint(find_source({path})));
-  const bool train = options.tokenizer.empty();
-  const std::string tokenizer = train ? "" : hash_text(tokenizer_content(options.tokenizer));
+  PrepareOptions options;
+  options.inputs = {path};
+  options.vocab_size = vocab_size;
+  options.tokenizer = tokenizer;
+  options.progress = progress;
+  const std::string source = hex(fingerprint(find_source(options.inputs)));
+  const bool train = tokenizer.empty();
+  const std::string hash = train ? "" : hash_text(tokenizer_content(tokenizer));
   fs::path beside = path;
-  beside += ".tokens-" + (train ? std::to_string(options.vocab_size) : tokenizer.substr(0, 8));
-  const fs::path candidates[] = {beside, fallback_folder / "data"};
-  for (const fs::path& folder : candidates) {
+  beside += ".tokens-" + (train ? std::to_string(vocab_size) : hash.substr(0, 8));
+  for (const fs::path& folder : {beside, fallback_folder}) {
     const auto dataset = find_dataset(folder);
     if (!dataset || dataset->source != source || dataset->val_fraction != options.val_fraction) continue;
-    if (train ? dataset->asked_vocab_size == options.vocab_size : dataset->tokenizer == tokenizer) return folder;
+    if (train ? dataset->asked_vocab_size == vocab_size : dataset->tokenizer == hash) return folder;
   }
   std::error_code ignored;
   const bool ours = !fs::exists(beside, ignored) || fs::exists(beside / "dataset.json", ignored);
   const fs::path parent = beside.has_parent_path() ? beside.parent_path() : fs::path(".");
-  options.inputs = {path};
-  options.out = ours && ::access(parent.c_str(), W_OK) == 0 ? beside : candidates[1];
+  options.out = ours && ::access(parent.c_str(), W_OK) == 0 ? beside : fallback_folder;
   prepare(options);
   return options.out;
 }

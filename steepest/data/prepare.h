@@ -6,29 +6,23 @@
 #include <filesystem>
 #include <functional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "steepest/data/dataset.h"
 
 namespace steepest {
 
-/// How far a stage is: `done` of `total` bytes of text; total 0 where it is not known beforehand.
-struct PrepareProgress {
-  std::string_view stage;
-  std::uint64_t done = 0;
-  std::uint64_t total = 0;
-};
-using PrepareCallback = std::function<void(const PrepareProgress&)>;
+/// Called with one line that says how far the preparation is: when a stage begins, then about twice a second.
+using PrepareProgress = std::function<void(const std::string& text)>;
 
 struct PrepareOptions {
   std::vector<std::filesystem::path> inputs;
   std::filesystem::path out;
-  int vocab_size = 4096;            ///< used when `tokenizer` is empty
+  std::int64_t vocab_size = 4096;   ///< used when `tokenizer` is empty
   std::filesystem::path tokenizer;  ///< a tokenizer.model to use instead of training one
   double val_fraction = 0.01;
   std::uint64_t shard_tokens = 100'000'000;
-  PrepareCallback progress;
+  PrepareProgress progress;
 };
 
 struct PrepareResult {
@@ -50,10 +44,13 @@ struct PrepareResult {
 PrepareResult prepare(const PrepareOptions& options);
 
 /// The data set to train on when the recipe names `path`: `path` itself when it holds token shards. Else it is text and
-/// is prepared once, into `path`.tokens-VOCAB beside it or, where that cannot be written, into FALLBACK/data, and found
-/// there the next time; prepared again when the text has changed. `options` gives the tokenizer or vocabulary size and
-/// the progress callback; its inputs and out are ignored. To be called by one process of a job.
+/// is prepared once, into PATH.tokens-VOCAB beside it or, where that cannot be written, into `fallback_folder`, and
+/// found there the next time; prepared again when the text has changed. With `tokenizer` (a tokenizer.model or a folder
+/// that holds one, as for fine-tuning a checkpoint) that is used, and the folder is PATH.tokens-HASH. To be called by
+/// one process of a job.
 std::filesystem::path prepare_on_first_use(const std::filesystem::path& path,
-                                           const std::filesystem::path& fallback_folder, PrepareOptions options);
+                                           const std::filesystem::path& fallback_folder, std::int64_t vocab_size,
+                                           const PrepareProgress& progress = {},
+                                           const std::filesystem::path& tokenizer = {});
 
 }  // namespace steepest

@@ -95,7 +95,7 @@ class Lines : public sentencepiece::SentenceIterator {
 
 }  // namespace
 
-void check_vocab_size(int vocab_size) {
+void check_vocab_size(std::int64_t vocab_size) {
   if (vocab_size < 320 || vocab_size > 1'000'000)
     fail_usage("vocab-size", "is ", vocab_size, "; it must be between 320 and 1000000");
 }
