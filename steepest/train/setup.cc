@@ -58,7 +58,10 @@ void on_rank_zero(ProcessGroup& group, const std::function<void()>& action) {
 RunData open_data(const RunConfig& config, const fs::path& out, ProcessGroup& group, const Reporter& reporter) {
   std::string folder;
   on_rank_zero(group, [&] {
-    folder = prepare_on_first_use(config.data.path, out / "data", config.data.vocab_size, reporter.loading).string();
+    PrepareOptions options;
+    options.vocab_size = static_cast<int>(config.data.vocab_size);
+    options.progress = reporter.preparing;
+    folder = prepare_on_first_use(config.data.path, out, options).string();
   });
   folder.resize(4096, '\0');
   group.broadcast(std::as_writable_bytes(std::span(folder)), 0);

@@ -26,11 +26,11 @@ class Stopwatch {
   Clock::time_point start_ = Clock::now();
 };
 
+}  // namespace
+
 Precision precision_of(const TrainSection& train) {
   return train.precision == "bf16" ? Precision::Bf16 : Precision::Fp32;
 }
-
-}  // namespace
 
 StepRunner::StepRunner(Llama& model, Optimizer& optimizer, const Loader& loader, ProcessGroup& group,
                        const RunConfig& config)

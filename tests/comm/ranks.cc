@@ -60,9 +60,10 @@ void scenario_sum(ProcessGroup& group) {
   group.barrier();
 }
 
-// Twenty steps; in step 12 the rank named by VICTIM goes away in the way named by HOW.
+// Twenty steps; in step 12 of the first attempt the rank named by VICTIM goes away in the way named by HOW.
 void scenario_victim(ProcessGroup& group) {
-  const bool victim = std::stoi(variable("VICTIM", "-1")) == group.rank();
+  const bool first_attempt = variable("TORCHELASTIC_RESTART_COUNT", "0") == "0";
+  const bool victim = first_attempt && std::stoi(variable("VICTIM", "-1")) == group.rank();
   std::vector<float> values(200000, 1.0f);
   for (int step = 0; step < 20; ++step) {
     group.set_place(concat("step ", step));
@@ -75,6 +76,7 @@ void scenario_victim(ProcessGroup& group) {
     group.sum(std::span<float>(values));
   }
   group.barrier();
+  std::puts("20 steps");
 }
 
 // Bytes that the group counts and bytes that the kernel counts for votes on 8 M parameters.
