@@ -11,7 +11,9 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 #include <cstdlib>
+#include <future>
 #include <set>
+#include <thread>
 
 #include "steepest/base/error.h"
 #include "steepest/comm/rendezvous.h"
@@ -23,6 +25,8 @@ namespace {
 using c10d::ProcessGroupGloo;
 using Clock = std::chrono::steady_clock;
 using Device = std::shared_ptr<::gloo::transport::Device>;
+
+constexpr auto kGrace = std::chrono::seconds(2);
 
 // c10d reports retries and closed connections on stderr by itself; this library reports through exceptions.
 void quiet_c10d_logging() {
@@ -171,7 +175,20 @@ class GlooTransport : public Transport {
 
 std::unique_ptr<Transport> connect_gloo(const Launch& launch, std::chrono::seconds timeout) {
   quiet_c10d_logging();
-  return std::make_unique<GlooTransport>(launch, timeout);
+  // c10d's store waits without limit for a server that accepts a connection and then says nothing. Its thread is given
+  // up.
+  std::packaged_task<std::unique_ptr<Transport>()> task(
+      [launch, timeout] { return std::make_unique<GlooTransport>(launch, timeout); });
+  std::future<std::unique_ptr<Transport>> result = task.get_future();
+  std::thread worker(std::move(task));
+  if (result.wait_for(timeout + kGrace) == std::future_status::timeout) {
+    worker.detach();
+    fail("distributed", "rank ", launch.rank, " of ", launch.world_size, " had no answer from ", launch.master_addr,
+         ':', launch.master_port, " within ", timeout.count(),
+         " s; check that MASTER_ADDR and MASTER_PORT name rank 0 of this job and not another program");
+  }
+  worker.join();
+  return result.get();
 }
 
 }  // namespace steepest

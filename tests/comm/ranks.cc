@@ -12,13 +12,16 @@
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <functional>
-#include <numeric>
 #include <thread>
 
 #include "steepest/base/error.h"
-#include "steepest/base/files.h"
+#include "steepest/base/hash.h"
+#include "steepest/comm/agree.h"
 #include "steepest/comm/process_group.h"
+#include "steepest/comm/vote.h"
+#include "steepest/kernels/bits.h"
 
 namespace steepest::ranks {
 namespace {
@@ -45,21 +48,22 @@ std::uint64_t socket_bytes_sent() {
 int socket_count() {
   int count = 0;
   for (const auto& entry : fs::directory_iterator("/proc/self/fd"))
-    count += fs::exists(entry.path()) ? 0 : fs::read_symlink(entry.path()).string().starts_with("socket:");
+    count += fs::read_symlink(entry.path()).string().starts_with("socket:");
   return count;
 }
 
+// The hash of a sum whose bits depend on the order of its terms.
 void scenario_sum(ProcessGroup& group) {
-  std::vector<float> values(100003);
-  for (std::size_t i = 0; i < values.size(); ++i)
-    values[i] = 1.0f / static_cast<float>(i + 1) + static_cast<float>(group.rank());
+  std::vector<float> values = ordered_sum_input(group.rank());
   group.sum(std::span<float>(values));
-  std::printf("%.9g\n", std::accumulate(values.begin(), values.end(), 0.0));
+  std::puts(hex(xxh3(std::as_bytes(std::span(values)))).c_str());
+  group.barrier();
 }
 
-// One number per step; the rank named by VICTIM goes away in step 12, in the way named by HOW.
+// Twenty steps; in step 12 of the first attempt the rank named by VICTIM goes away in the way named by HOW.
 void scenario_victim(ProcessGroup& group) {
-  const bool victim = std::stoi(variable("VICTIM", "-1")) == group.rank();
+  const bool first_attempt = variable("TORCHELASTIC_RESTART_COUNT", "0") == "0";
+  const bool victim = first_attempt && std::stoi(variable("VICTIM", "-1")) == group.rank();
   std::vector<float> values(200000, 1.0f);
   for (int step = 0; step < 20; ++step) {
     group.set_place(concat("step ", step));
@@ -67,22 +71,44 @@ void scenario_victim(ProcessGroup& group) {
       const std::string how = variable("HOW", "kill");
       if (how == "kill") raise(SIGKILL);
       if (how == "stop") raise(SIGSTOP);
-      if (how == "exit") std::exit(3);
       if (how == "throw") throw Error("the victim failed");
     }
     group.sum(std::span<float>(values));
   }
   group.barrier();
+  std::puts("20 steps");
 }
 
-// Bytes the group counts and bytes the kernel counts for the same collectives.
+// Bytes that the group counts and bytes that the kernel counts for votes on 8 M parameters.
 void scenario_bytes(ProcessGroup& group) {
-  const std::uint64_t before = socket_bytes_sent();
-  std::vector<float> values(1 << 20, 1.0f);
-  group.sum(std::span<float>(values));
+  constexpr std::size_t kBits = std::size_t{8} << 20;
+  VoteExchange exchange(group, kBits);
+  std::vector<std::uint64_t> words(kBits / 64);
   group.barrier();
-  std::printf("%llu %llu\n", static_cast<unsigned long long>(group.bytes_sent()),
+  const std::uint64_t counted = group.bytes_sent();
+  const std::uint64_t before = socket_bytes_sent();
+  exchange(words, 0, words);
+  group.barrier();
+  std::printf("%llu %llu\n", static_cast<unsigned long long>(group.bytes_sent() - counted),
               static_cast<unsigned long long>(socket_bytes_sent() - before));
+}
+
+// The majority of three voters' words, over as many steps as there are words.
+void scenario_vote(ProcessGroup& group) {
+  VoteExchange exchange(group, 3000);
+  std::vector<std::uint64_t> mine(words_for(3000));
+  std::vector<std::uint64_t> decided(mine.size());
+  for (std::uint64_t t = 0; t < 40; ++t) {
+    group.set_place(concat("step ", t));
+    for (std::size_t w = 0; w < mine.size(); ++w) mine[w] = vote_input(group.rank(), t, w);
+    exchange(mine, t, decided);
+  }
+  std::puts(hex(xxh3(std::as_bytes(std::span(decided)))).c_str());
+  group.barrier();
+}
+
+void scenario_disagree(ProcessGroup& group) {
+  require_equal(group, "[optimizer] lr", concat("0.0", group.rank() + 1));
 }
 
 void scenario_sockets(ProcessGroup&) {
@@ -91,9 +117,12 @@ void scenario_sockets(ProcessGroup&) {
 
 const std::map<std::string, std::function<void(ProcessGroup&)>>& scenarios() {
   static const std::map<std::string, std::function<void(ProcessGroup&)>> table = {
-      {"sum", scenario_sum}, {"victim", scenario_victim}, {"bytes", scenario_bytes}, {"sockets", scenario_sockets}};
+      {"sum", scenario_sum},   {"victim", scenario_victim},     {"bytes", scenario_bytes},
+      {"vote", scenario_vote}, {"disagree", scenario_disagree}, {"sockets", scenario_sockets}};
   return table;
 }
+
+constexpr auto kPatience = std::chrono::seconds(60);
 
 struct Child {
   pid_t pid = -1;
@@ -135,6 +164,18 @@ Child start(const std::string& scenario, const Environment& environment) {
 
 }  // namespace
 
+std::vector<float> ordered_sum_input(int rank) {
+  std::vector<float> values(100003);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = 1.0f / static_cast<float>(i + 1 + static_cast<std::size_t>(rank));
+  return values;
+}
+
+std::uint64_t vote_input(int rank, std::uint64_t t, std::size_t word) {
+  const std::uint64_t parts[] = {static_cast<std::uint64_t>(rank), t, word};
+  return xxh3(std::as_bytes(std::span(parts)));
+}
+
 int free_port() {
   const int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
@@ -164,23 +205,24 @@ std::vector<Ended> run(const std::string& scenario, const std::vector<Environmen
   std::vector<Child> children;
   for (const Environment& environment : environments) children.push_back(start(scenario, environment));
   std::vector<Ended> ended(children.size());
-  for (std::size_t left = children.size(); left > 0;) {
-    const bool late = Clock::now() - begin > std::chrono::seconds(60);
-    bool all_others_ended = left == 1 && children.size() > 1;
+  std::size_t ended_count = 0;
+  std::size_t stopped_count = 0;
+  while (ended_count < children.size()) {
+    // What can only end by force: ranks that stopped themselves when all others are done, and everything after a
+    // minute.
+    if (ended_count + stopped_count == children.size() || Clock::now() - begin > kPatience)
+      for (std::size_t i = 0; i < children.size(); ++i)
+        if (ended[i].code == -1) kill(children[i].pid, SIGKILL);
     for (std::size_t i = 0; i < children.size(); ++i) {
-      if (ended[i].code != -1) continue;
       int status = 0;
-      // The last one may be a victim that stopped itself.
-      if (late ||
-          (all_others_ended && waitpid(children[i].pid, &status, WNOHANG | WUNTRACED) > 0 && WIFSTOPPED(status)))
-        kill(children[i].pid, SIGKILL);
-      if (!(WIFEXITED(status) || WIFSIGNALED(status)) || status == 0)
-        if (waitpid(children[i].pid, &status, WNOHANG) <= 0) continue;
-      ended[i].code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-      ended[i].after = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begin);
-      ended[i].out = content(children[i].out);
-      ended[i].err = content(children[i].err);
-      --left;
+      if (ended[i].code != -1 || waitpid(children[i].pid, &status, WNOHANG | WUNTRACED) <= 0) continue;
+      if (WIFSTOPPED(status)) {
+        ++stopped_count;
+        continue;
+      }
+      ended[i] = {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), content(children[i].out),
+                  content(children[i].err)};
+      ++ended_count;
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }

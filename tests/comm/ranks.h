@@ -2,7 +2,7 @@
 // print and how they end.
 #pragma once
 
-#include <chrono>
+#include <cstdint>
 #include <map>
 #include <string>
 #include <vector>
@@ -14,7 +14,6 @@ struct Ended {
   int code = -1;
   std::string out;
   std::string err;
-  std::chrono::milliseconds after{};  ///< from the start of the job
 };
 
 using Environment = std::map<std::string, std::string>;
@@ -26,8 +25,12 @@ int free_port();
 std::vector<Environment> job(int world_size, int port);
 
 /// Starts one process per environment that runs `scenario` (see ranks.cc) and waits until all have ended.
-/// A rank that is still there after 60 s is killed.
+/// A rank that stopped itself is killed when all others have ended, and every rank after 60 s (exit code 137).
 std::vector<Ended> run(const std::string& scenario, const std::vector<Environment>& environments);
+
+/// What the ranks of the scenarios "sum" and "vote" begin with.
+std::vector<float> ordered_sum_input(int rank);
+std::uint64_t vote_input(int rank, std::uint64_t t, std::size_t word);
 
 /// If the command line is `--rank SCENARIO`, runs the scenario as one rank, and sets `code`.
 bool run_as_rank(int argc, char** argv, int& code);
