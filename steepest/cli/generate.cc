@@ -62,12 +62,16 @@ void add_generate(CLI::App& app, Run& run) {
       ->required();
   verb->add_option("--prompt", options->prompt, "The text to continue")->required();
   constexpr std::int64_t kMost = std::int64_t{1} << 40;
-  verb->add_option("--max-tokens", options->generate.max_tokens, "Tokens to add at most", true)
+  verb->add_option("--max-tokens", options->generate.max_tokens, "Tokens to add at most")
+      ->capture_default_str()
       ->check(CLI::Range(std::int64_t{0}, kMost));
-  verb->add_option("--temperature", options->generate.temperature, "0 is greedy", true)->check(not_negative);
-  verb->add_option("--top-k", options->generate.top_k, "Sample among the K most probable tokens; 0: all", true)
+  verb->add_option("--temperature", options->generate.temperature, "0 is greedy")
+      ->capture_default_str()
+      ->check(not_negative);
+  verb->add_option("--top-k", options->generate.top_k, "Sample among the K most probable tokens; 0: all")
+      ->capture_default_str()
       ->check(CLI::Range(std::int64_t{0}, kMost));
-  verb->add_option("--seed", options->generate.seed, "Same seed, same text", true);
+  verb->add_option("--seed", options->generate.seed, "Same seed, same text")->capture_default_str();
   verb->callback([options, &run] { run = [options] { return run_generate(*options); }; });
 }
 
