@@ -21,9 +21,9 @@ test: setup
 check-fast: setup
 	@scripts/test.sh --fast
 
-# Measurements; they never fail on a slow machine.
+# Measurements, all or those of BENCH="name ..."; they never fail on a slow machine.
 bench: build
-	@scripts/bench.sh
+	@scripts/bench.sh $(BENCH)
 
 format:
 	@scripts/format.sh

@@ -18,8 +18,9 @@ set(STEEPEST_SANITIZE "" CACHE STRING "Sanitizers for -fsanitize=, for example a
 
 find_program(CCACHE ccache)
 if(CCACHE)
-  # Precompiled headers under ccache need these two.
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${CCACHE})
+  # Precompiled headers under ccache need the sloppiness; with the base folder, checkouts share what they compiled.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros
+      CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1 ${CCACHE})
 endif()
 
 set(steepest_missing "")

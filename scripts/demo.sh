@@ -61,11 +61,9 @@ clear_old_runs() {
 }
 
 prepare_data() {
-  [[ -d $folder/data ]] && return
+  [[ -e $folder/data/dataset.json ]] && return
   say "preparing $text: a tokenizer of 4096 pieces, and tokens"
-  rm -rf $folder/data.partial
-  $steepest prepare "$text" --out $folder/data.partial --vocab-size 4096
-  mv $folder/data.partial $folder/data
+  $steepest prepare "$text" --out $folder/data --vocab-size 4096
 }
 
 checkpoint_of() { echo "$folder/$1/checkpoints/$(cat "$folder/$1/checkpoints/latest")"; }

@@ -39,7 +39,7 @@ std::size_t terminal_width() {
 ProgressPrinter::ProgressPrinter() : terminal_(isatty(STDOUT_FILENO) != 0) {
   reporter_.note = [this](const std::string& text) { note(text); };
   reporter_.progress = [this](const Progress& p) { show(line_of(p), p.val_loss.has_value()); };
-  reporter_.loading = [this](const std::string& text) { show(text, false); };
+  reporter_.preparing = [this](const std::string& text) { show(text, false); };
 }
 
 void ProgressPrinter::finish() {

@@ -95,9 +95,13 @@ class Lines : public sentencepiece::SentenceIterator {
 
 }  // namespace
 
-std::string train_tokenizer(std::span<const std::string> sample, int vocab_size) {
+void check_vocab_size(std::int64_t vocab_size) {
   if (vocab_size < 320 || vocab_size > 1'000'000)
     fail_usage("vocab-size", "is ", vocab_size, "; it must be between 320 and 1000000");
+}
+
+std::string train_tokenizer(std::span<const std::string> sample, int vocab_size) {
+  check_vocab_size(vocab_size);
   Lines lines(sample, static_cast<std::size_t>(vocab_size - kFixedPieces) / 2);
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train({{"model_type", "bpe"},

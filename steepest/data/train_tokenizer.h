@@ -7,6 +7,9 @@
 
 namespace steepest {
 
+/// Throws UsageError unless vocab_size is between 320 and 1,000,000.
+void check_vocab_size(std::int64_t vocab_size);
+
 /// Trains a BPE model with byte fallback, identity normalisation and at most `vocab_size` pieces: <unk> <s> </s>, the
 /// 256 bytes, then merges. Digits are single pieces, runs of spaces may be pieces, no piece spans a newline. A text
 /// that is too small for vocab_size gives fewer pieces. Returns the content of `tokenizer.model`: the same bytes for

@@ -1,6 +1,7 @@
 #include "steepest/kernels/cast.h"
 
 #include "steepest/base/parallel.h"
+#include "steepest/kernels/dispatch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "steepest/kernels/cast.cc"
@@ -10,6 +11,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace steepest {
 namespace HWY_NAMESPACE {
+namespace {
 
 constexpr std::size_t kChunk = 1 << 14;
 
@@ -67,6 +69,7 @@ void AddScaledBf16(std::size_t n, const std::uint16_t* x, float factor, float* i
   add_all(n, x, factor, into);
 }
 
+}  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace steepest
 HWY_AFTER_NAMESPACE();
@@ -81,19 +84,19 @@ HWY_EXPORT(AddScaledF32);
 HWY_EXPORT(AddScaledBf16);
 
 void scale_rows(std::size_t rows, std::size_t width, const float* x, const float* factor, float* out) {
-  HWY_DYNAMIC_DISPATCH(ScaleRowsF32)(rows, width, x, factor, out);
+  STEEPEST_DISPATCH(ScaleRowsF32)(rows, width, x, factor, out);
 }
 void scale_rows(std::size_t rows, std::size_t width, const std::uint16_t* x, const float* factor, std::uint16_t* out) {
-  HWY_DYNAMIC_DISPATCH(ScaleRowsBf16)(rows, width, x, factor, out);
+  STEEPEST_DISPATCH(ScaleRowsBf16)(rows, width, x, factor, out);
 }
 void round_to_bf16(std::size_t n, const float* x, std::uint16_t* out) {
-  HWY_DYNAMIC_DISPATCH(RoundToBf16)(n, x, out);
+  STEEPEST_DISPATCH(RoundToBf16)(n, x, out);
 }
 void add_scaled(std::size_t n, const float* x, float factor, float* into) {
-  HWY_DYNAMIC_DISPATCH(AddScaledF32)(n, x, factor, into);
+  STEEPEST_DISPATCH(AddScaledF32)(n, x, factor, into);
 }
 void add_scaled(std::size_t n, const std::uint16_t* x, float factor, float* into) {
-  HWY_DYNAMIC_DISPATCH(AddScaledBf16)(n, x, factor, into);
+  STEEPEST_DISPATCH(AddScaledBf16)(n, x, factor, into);
 }
 
 }  // namespace steepest

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "steepest/base/parallel.h"
+#include "steepest/kernels/dispatch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "steepest/kernels/cross_entropy.cc"
@@ -12,6 +13,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace steepest {
 namespace HWY_NAMESPACE {
+namespace {
 
 template <class T>
 void softmax(std::size_t rows, std::size_t width, const std::int64_t* target, T* logits, double* nll, float* inverse) {
@@ -40,6 +42,7 @@ void softmax(std::size_t rows, std::size_t width, const std::int64_t* target, T*
       const float total = hn::GetLane(hn::SumOfLanes(d, sum)) + tail;
       nll[row] = static_cast<double>(m) + std::log(static_cast<double>(total)) - static_cast<double>(correct);
       inverse[row] = 1.0f / total;
+      store_one(std::exp(correct - m) - total, z + target[row]);
     }
   });
 }
@@ -53,6 +56,7 @@ void SoftmaxBf16(std::size_t rows, std::size_t width, const std::int64_t* target
   softmax(rows, width, target, logits, nll, inverse);
 }
 
+}  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace steepest
 HWY_AFTER_NAMESPACE();
@@ -65,11 +69,11 @@ HWY_EXPORT(SoftmaxBf16);
 
 void softmax_rows(std::size_t rows, std::size_t width, const std::int64_t* target, float* logits, double* nll,
                   float* inverse) {
-  HWY_DYNAMIC_DISPATCH(SoftmaxF32)(rows, width, target, logits, nll, inverse);
+  STEEPEST_DISPATCH(SoftmaxF32)(rows, width, target, logits, nll, inverse);
 }
 void softmax_rows(std::size_t rows, std::size_t width, const std::int64_t* target, std::uint16_t* logits, double* nll,
                   float* inverse) {
-  HWY_DYNAMIC_DISPATCH(SoftmaxBf16)(rows, width, target, logits, nll, inverse);
+  STEEPEST_DISPATCH(SoftmaxBf16)(rows, width, target, logits, nll, inverse);
 }
 
 }  // namespace steepest

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "steepest/base/parallel.h"
+#include "steepest/kernels/dispatch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "steepest/kernels/embedding.cc"
@@ -12,6 +13,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace steepest {
 namespace HWY_NAMESPACE {
+namespace {
 
 void gather(std::size_t rows, std::size_t width, const std::int64_t* token, const float* table, float* out) {
   parallel_chunks(rows, 64, [&](std::size_t begin, std::size_t end) {
@@ -49,6 +51,7 @@ void ScatterBf16(std::size_t rows, std::size_t width, const std::int64_t* token,
   scatter(rows, width, token, x, factor, table);
 }
 
+}  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace steepest
 HWY_AFTER_NAMESPACE();
@@ -61,15 +64,15 @@ HWY_EXPORT(ScatterF32);
 HWY_EXPORT(ScatterBf16);
 
 void gather_rows(std::size_t rows, std::size_t width, const std::int64_t* token, const float* table, float* out) {
-  HWY_DYNAMIC_DISPATCH(Gather)(rows, width, token, table, out);
+  STEEPEST_DISPATCH(Gather)(rows, width, token, table, out);
 }
 void scatter_add_rows(std::size_t rows, std::size_t width, const std::int64_t* token, const float* x, float factor,
                       float* table) {
-  HWY_DYNAMIC_DISPATCH(ScatterF32)(rows, width, token, x, factor, table);
+  STEEPEST_DISPATCH(ScatterF32)(rows, width, token, x, factor, table);
 }
 void scatter_add_rows(std::size_t rows, std::size_t width, const std::int64_t* token, const std::uint16_t* x,
                       float factor, float* table) {
-  HWY_DYNAMIC_DISPATCH(ScatterBf16)(rows, width, token, x, factor, table);
+  STEEPEST_DISPATCH(ScatterBf16)(rows, width, token, x, factor, table);
 }
 
 }  // namespace steepest

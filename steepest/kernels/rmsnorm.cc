@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "steepest/base/parallel.h"
+#include "steepest/kernels/dispatch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "steepest/kernels/rmsnorm.cc"
@@ -13,6 +14,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace steepest {
 namespace HWY_NAMESPACE {
+namespace {
 
 constexpr std::size_t kRowChunk = 32;
 
@@ -109,6 +111,7 @@ void BackwardBf16(std::size_t rows, std::size_t width, const std::uint16_t* dy, 
   backward(rows, width, dy, s, rstd, gain, add, residual, rounded, gain_gradient);
 }
 
+}  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace steepest
 HWY_AFTER_NAMESPACE();
@@ -123,19 +126,19 @@ HWY_EXPORT(BackwardBf16);
 
 void rms_norm_forward(std::size_t rows, std::size_t width, const float* x, const float* delta, const float* gain,
                       float eps, float* sum, float* y, float* rstd) {
-  HWY_DYNAMIC_DISPATCH(ForwardF32)(rows, width, x, delta, gain, eps, sum, y, rstd);
+  STEEPEST_DISPATCH(ForwardF32)(rows, width, x, delta, gain, eps, sum, y, rstd);
 }
 void rms_norm_forward(std::size_t rows, std::size_t width, const float* x, const std::uint16_t* delta,
                       const float* gain, float eps, float* sum, std::uint16_t* y, float* rstd) {
-  HWY_DYNAMIC_DISPATCH(ForwardBf16)(rows, width, x, delta, gain, eps, sum, y, rstd);
+  STEEPEST_DISPATCH(ForwardBf16)(rows, width, x, delta, gain, eps, sum, y, rstd);
 }
 void rms_norm_backward(std::size_t rows, std::size_t width, const float* dy, const float* s, const float* rstd,
                        const float* gain, bool add, float* residual, float* gain_gradient) {
-  HWY_DYNAMIC_DISPATCH(BackwardF32)(rows, width, dy, s, rstd, gain, add, residual, gain_gradient);
+  STEEPEST_DISPATCH(BackwardF32)(rows, width, dy, s, rstd, gain, add, residual, gain_gradient);
 }
 void rms_norm_backward(std::size_t rows, std::size_t width, const std::uint16_t* dy, const float* s, const float* rstd,
                        const float* gain, bool add, float* residual, std::uint16_t* rounded, float* gain_gradient) {
-  HWY_DYNAMIC_DISPATCH(BackwardBf16)(rows, width, dy, s, rstd, gain, add, residual, rounded, gain_gradient);
+  STEEPEST_DISPATCH(BackwardBf16)(rows, width, dy, s, rstd, gain, add, residual, rounded, gain_gradient);
 }
 
 }  // namespace steepest

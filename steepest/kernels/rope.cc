@@ -1,6 +1,7 @@
 #include "steepest/kernels/rope.h"
 
 #include "steepest/base/parallel.h"
+#include "steepest/kernels/dispatch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "steepest/kernels/rope.cc"
@@ -10,6 +11,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace steepest {
 namespace HWY_NAMESPACE {
+namespace {
 
 template <class T>
 void rotate_rows(std::size_t rows, std::size_t stride, std::size_t heads, std::size_t head_dim, std::size_t period,
@@ -49,6 +51,7 @@ void RotateBf16(std::size_t rows, std::size_t stride, std::size_t heads, std::si
   rotate_rows(rows, stride, heads, head_dim, period, first_position, cosine, sine, direction, x);
 }
 
+}  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace steepest
 HWY_AFTER_NAMESPACE();
@@ -61,12 +64,12 @@ HWY_EXPORT(RotateBf16);
 
 void rotate(std::size_t rows, std::size_t stride, std::size_t heads, std::size_t head_dim, std::size_t period,
             std::size_t first_position, const float* cosine, const float* sine, float direction, float* x) {
-  HWY_DYNAMIC_DISPATCH(RotateF32)
+  STEEPEST_DISPATCH(RotateF32)
   (rows, stride, heads, head_dim, period, first_position, cosine, sine, direction, x);
 }
 void rotate(std::size_t rows, std::size_t stride, std::size_t heads, std::size_t head_dim, std::size_t period,
             std::size_t first_position, const float* cosine, const float* sine, float direction, std::uint16_t* x) {
-  HWY_DYNAMIC_DISPATCH(RotateBf16)
+  STEEPEST_DISPATCH(RotateBf16)
   (rows, stride, heads, head_dim, period, first_position, cosine, sine, direction, x);
 }
 

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "steepest/base/parallel.h"
+#include "steepest/kernels/dispatch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "steepest/kernels/swiglu.cc"
@@ -12,6 +13,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace steepest {
 namespace HWY_NAMESPACE {
+namespace {
 
 constexpr std::size_t kRowChunk = 32;
 
@@ -89,6 +91,7 @@ void BackwardBf16(std::size_t rows, std::size_t width, const std::uint16_t* gate
   backward(rows, width, gate_up, dout, d_gate_up, out);
 }
 
+}  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace steepest
 HWY_AFTER_NAMESPACE();
@@ -102,18 +105,18 @@ HWY_EXPORT(BackwardF32);
 HWY_EXPORT(BackwardBf16);
 
 void swiglu_forward(std::size_t rows, std::size_t width, const float* gate_up, float* out) {
-  HWY_DYNAMIC_DISPATCH(ForwardF32)(rows, width, gate_up, out);
+  STEEPEST_DISPATCH(ForwardF32)(rows, width, gate_up, out);
 }
 void swiglu_forward(std::size_t rows, std::size_t width, const std::uint16_t* gate_up, std::uint16_t* out) {
-  HWY_DYNAMIC_DISPATCH(ForwardBf16)(rows, width, gate_up, out);
+  STEEPEST_DISPATCH(ForwardBf16)(rows, width, gate_up, out);
 }
 void swiglu_backward(std::size_t rows, std::size_t width, const float* gate_up, const float* dout, float* d_gate_up,
                      float* out) {
-  HWY_DYNAMIC_DISPATCH(BackwardF32)(rows, width, gate_up, dout, d_gate_up, out);
+  STEEPEST_DISPATCH(BackwardF32)(rows, width, gate_up, dout, d_gate_up, out);
 }
 void swiglu_backward(std::size_t rows, std::size_t width, const std::uint16_t* gate_up, const std::uint16_t* dout,
                      std::uint16_t* d_gate_up, std::uint16_t* out) {
-  HWY_DYNAMIC_DISPATCH(BackwardBf16)(rows, width, gate_up, dout, d_gate_up, out);
+  STEEPEST_DISPATCH(BackwardBf16)(rows, width, gate_up, dout, d_gate_up, out);
 }
 
 }  // namespace steepest

@@ -6,7 +6,6 @@
 #include <array>
 #include <atomic>
 #include <functional>
-#include <unordered_map>
 
 #include "steepest/base/error.h"
 #include "steepest/base/files.h"
@@ -61,16 +60,17 @@ struct Tokenizer::State {
 
 namespace {
 
-/// Tokens of words seen before: text repeats its words, and a look-up is 50 times cheaper than merging again. One cache
-/// for each thread, emptied when it is full or meets another tokenizer.
+/// Tokens of words seen before: text repeats its words, and a look-up is far cheaper than merging again. Direct-mapped
+/// and one for each thread; emptied when it meets another tokenizer.
 struct WordCache {
-  struct Hash : std::hash<std::string_view> {
-    using is_transparent = void;
+  struct Slot {
+    std::string word;
+    std::vector<int> tokens;
   };
-  std::unordered_map<std::string, std::vector<int>, Hash, std::equal_to<>> tokens;
+  std::vector<Slot> slots;
   std::uint64_t owner = 0;
 };
-constexpr std::size_t kCachedWords = std::size_t{1} << 16;
+constexpr std::size_t kCachedWords = std::size_t{1} << 17;
 constexpr std::size_t kLongestCachedWord = 64;
 thread_local WordCache word_cache;
 
@@ -79,22 +79,22 @@ thread_local WordCache word_cache;
 void Tokenizer::State::encode_run(std::string_view run, std::vector<int>& out) const {
   if (!splits_at_words) return encode_whole(run, out);
   WordCache& cache = word_cache;
-  if (cache.owner != number || cache.tokens.size() >= kCachedWords) cache.tokens.clear();
-  cache.owner = number;
+  if (cache.owner != number) cache = {std::vector<WordCache::Slot>(kCachedWords), number};
   while (!run.empty()) {
     const std::size_t start = std::min(run.find_first_not_of(' '), run.size());
     const std::string_view word = run.substr(0, run.find(' ', start));
     run.remove_prefix(word.size());
     if (word.size() > kLongestCachedWord) {
       encode_whole(word, out);
-    } else if (const auto known = cache.tokens.find(word); known != cache.tokens.end()) {
-      out.insert(out.end(), known->second.begin(), known->second.end());
-    } else {
-      std::vector<int> tokens;
-      encode_whole(word, tokens);
-      out.insert(out.end(), tokens.begin(), tokens.end());
-      cache.tokens.emplace(word, std::move(tokens));
+      continue;
     }
+    WordCache::Slot& slot = cache.slots[std::hash<std::string_view>{}(word) % kCachedWords];
+    if (slot.word != word) {
+      slot.tokens.clear();
+      encode_whole(word, slot.tokens);
+      slot.word = word;
+    }
+    out.insert(out.end(), slot.tokens.begin(), slot.tokens.end());
   }
 }
 

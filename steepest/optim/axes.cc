@@ -54,9 +54,9 @@ std::span<const MemoryRow> memories() {
 
 std::span<const DirectionRow> directions() {
   static const std::vector<DirectionRow> rows = {
-      {"identity", Direction::Identity, nullptr, nullptr, {}, 1, "h"},
-      {"sign", Direction::Sign, nullptr, nullptr, {}, 1, "sign(h)"},
-      {"sinkhorn", std::nullopt, step_sinkhorn, map_sinkhorn, {"iterations", "end", "tau"}, 0.05, "Sinkhorn(h)"},
+      {"identity", Direction::Identity, nullptr, nullptr, {}, 1, false, "h"},
+      {"sign", Direction::Sign, nullptr, nullptr, {}, 1, true, "sign(h)"},
+      {"sinkhorn", std::nullopt, step_sinkhorn, map_sinkhorn, {"iterations", "end", "tau"}, 0.05, true, "Sinkhorn(h)"},
   };
   return rows;
 }
@@ -70,6 +70,10 @@ const DirectionRow& find_direction(const std::string& name) {
 
 bool is_sign(const RoleRecipe& role) {
   return find_direction(role.direction).elementwise == Direction::Sign;
+}
+
+bool is_scale_invariant(const RoleRecipe& role) {
+  return find_memory(role.memory).states.empty() && find_direction(role.direction).scale_free;
 }
 
 RoleNumbers role_numbers(const RoleRecipe& role) {

@@ -47,7 +47,8 @@ struct DirectionRow {
   MatrixStep step;
   MatrixMap map;
   std::vector<std::string> keys;
-  double scale;  ///< default
+  double scale;     ///< default
+  bool scale_free;  ///< D(a h) = D(h) for a > 0
   std::string formula;
 };
 
@@ -60,5 +61,8 @@ const DirectionRow& find_direction(const std::string& name);
 
 /// Whether ranks can vote on this role: its direction is the sign.
 bool is_sign(const RoleRecipe& role);
+
+/// Whether the update ignores the scale of the gradient, so that clipping its norm has no effect.
+bool is_scale_invariant(const RoleRecipe& role);
 
 }  // namespace steepest

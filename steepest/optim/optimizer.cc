@@ -108,7 +108,7 @@ Optimizer::Optimizer(OptimizerRecipe recipe, std::vector<Parameter> parameters, 
     : impl_(std::make_unique<Impl>()) {
   Impl& o = *impl_;
   validate(recipe, 1);
-  std::vector<ParameterShape> shapes;
+  std::vector<PlannedParameter> shapes;
   std::map<const void*, std::string> seen;
   for (const Parameter& p : parameters) {
     check(p, recipe.role(p.role));

@@ -7,7 +7,7 @@
 
 namespace steepest {
 
-Layout lay_out(const OptimizerRecipe& recipe, std::span<const ParameterShape> parameters, bool voted) {
+Layout lay_out(const OptimizerRecipe& recipe, std::span<const PlannedParameter> parameters, bool voted) {
   Layout layout;
   layout.parameters.resize(parameters.size());
   std::size_t offset = 0;

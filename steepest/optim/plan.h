@@ -30,12 +30,12 @@ struct Layout {
   std::size_t first_size = 0, second_size = 0;
 };
 
-struct ParameterShape {
+struct PlannedParameter {
   Role role;
   std::size_t size;
 };
 
-Layout lay_out(const OptimizerRecipe& recipe, std::span<const ParameterShape> parameters, bool voted);
+Layout lay_out(const OptimizerRecipe& recipe, std::span<const PlannedParameter> parameters, bool voted);
 
 /// A slice of one tensor and its position in the list it belongs to (for voted parameters: its first bit).
 struct Piece {

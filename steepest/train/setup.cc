@@ -58,7 +58,11 @@ void on_rank_zero(ProcessGroup& group, const std::function<void()>& action) {
 RunData open_data(const RunConfig& config, const fs::path& out, ProcessGroup& group, const Reporter& reporter) {
   std::string folder;
   on_rank_zero(group, [&] {
-    folder = prepare_on_first_use(config.data.path, out / "data", config.data.vocab_size, reporter.loading).string();
+    // A checkpoint that is trained further keeps its own tokenizer.
+    fs::path tokenizer = config.model.init_from.empty() ? fs::path() : tokenizer_file(config.model.init_from);
+    if (!fs::exists(tokenizer)) tokenizer.clear();
+    folder = prepare_on_first_use(config.data.path, out / "data", config.data.vocab_size, reporter.preparing, tokenizer)
+                 .string();
   });
   folder.resize(4096, '\0');
   group.broadcast(std::as_writable_bytes(std::span(folder)), 0);

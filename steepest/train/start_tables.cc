@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "steepest/base/error.h"
+#include "steepest/optim/axes.h"
 #include "steepest/train/setup.h"
 
 namespace steepest {

@@ -11,6 +11,7 @@
 #include "steepest/base/error.h"
 #include "steepest/comm/agree.h"
 #include "steepest/gradient/backprop.h"
+#include "steepest/kernels/bits.h"
 #include "steepest/kernels/reduce.h"
 #include "steepest/train/schedule.h"
 
@@ -26,11 +27,11 @@ class Stopwatch {
   Clock::time_point start_ = Clock::now();
 };
 
+}  // namespace
+
 Precision precision_of(const TrainSection& train) {
   return train.precision == "bf16" ? Precision::Bf16 : Precision::Fp32;
 }
-
-}  // namespace
 
 StepRunner::StepRunner(Llama& model, Optimizer& optimizer, const Loader& loader, ProcessGroup& group,
                        const RunConfig& config)
@@ -108,7 +109,11 @@ void StepRunner::exchange(StepReport& report, double local_loss) {
 
 void StepRunner::update(std::int64_t t, StepReport& report) {
   const double clip = config_.train.clip_norm;
-  if (clip > 0 && report.grad_norm > clip) optimizer_.scale_gradients(static_cast<float>(clip / report.grad_norm));
+  if (clip > 0 && report.grad_norm > clip) {
+    const auto factor = static_cast<float>(clip / report.grad_norm);
+    scale(optimizer_.mean_gradients(), factor);
+    scale(optimizer_.voted_gradients(), factor);
+  }
   const double factor = schedule_factor(config_.train, t);
   const Stopwatch watch;
   if (!vote_) {

@@ -13,7 +13,7 @@
 #include "steepest/comm/agree.h"
 #include "steepest/data/prepare.h"
 #include "steepest/train/checkpoint.h"
-#include "steepest/train/evaluate.h"
+#include "steepest/train/group_evaluation.h"
 #include "steepest/train/metrics.h"
 #include "steepest/train/schedule.h"
 #include "steepest/train/setup.h"
@@ -75,6 +75,8 @@ class Run {
     model_.emplace(make_model(config_, data_));
     loader_.emplace(train_shards(data_.folder), config_.data.sequence_length,
                     static_cast<std::uint64_t>(config_.train.seed), model_->config().vocab_size);
+    if (const auto shards = val_shards(data_.folder); !shards.empty())
+      validation_.emplace(shards, config_.data.sequence_length, model_->config().vocab_size);
     require_agreement(*group_, config_, *model_, *loader_);
     optimizer_.emplace(config_.optimizer, model_->parameters(),
                        group_->world_size() > 1 && config_.distributed.aggregate == "vote");
@@ -193,8 +195,10 @@ class Run {
     const std::int64_t every = config_.eval.every;
     const bool due =
         state_.step == 1 || state_.step == config_.train.max_steps || (every > 0 && state_.step % every == 0);
-    if (!due || val_shards(data_.folder).empty()) return std::nullopt;
-    return evaluate_on_group(*model_, data_.folder, config_, *group_);
+    if (!due || !validation_) return std::nullopt;
+    group_->set_place(concat("evaluation after step ", state_.step));
+    return evaluate_on_group(*model_, *validation_, config_.data.sequence_length, config_.eval.tokens,
+                             config_.train.micro_batch_size, precision_of(config_.train), *group_);
   }
 
   void log(std::int64_t t, const StepReport& report, double seconds, std::uint64_t sent,
@@ -241,6 +245,7 @@ class Run {
   RunData data_;
   std::optional<Llama> model_;
   std::optional<Loader> loader_;
+  std::optional<SequentialWindows> validation_;
   std::optional<Optimizer> optimizer_;
   std::optional<StepRunner> steps_;
   std::optional<CheckpointWriter> writer_;

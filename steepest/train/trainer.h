@@ -25,9 +25,9 @@ struct Progress {
 
 /// How the trainer speaks; it never prints by itself. Called on rank 0 only.
 struct Reporter {
-  std::function<void(const std::string& text)> note;     ///< tables, notices, warnings: one or more whole lines
-  std::function<void(const Progress&)> progress;         ///< after each logged step
-  std::function<void(const std::string& text)> loading;  ///< progress of preparing a text on first use
+  std::function<void(const std::string& text)> note;       ///< tables, notices, warnings: one or more whole lines
+  std::function<void(const Progress&)> progress;           ///< after each logged step
+  std::function<void(const std::string& text)> preparing;  ///< progress of preparing a text on first use
 };
 
 /// What to run and where.

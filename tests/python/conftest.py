@@ -84,14 +84,12 @@ def run(program):
     """
 
     def call(*arguments, env=None, cwd=None, timeout=300, launcher=(), **options):
-        options.setdefault("stdin", subprocess.DEVNULL)
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return subprocess.run(
             [*map(str, launcher), str(program), *map(str, arguments)],
             env=clean_environment(env),
             cwd=cwd,
             timeout=timeout,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
             **options,
@@ -106,9 +104,7 @@ def start(program):
     started = []
 
     def call(*arguments, env=None, cwd=None, launcher=(), **options):
-        options.setdefault("stdin", subprocess.DEVNULL)
-        options.setdefault("stdout", subprocess.PIPE)
-        options.setdefault("stderr", subprocess.PIPE)
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         process = subprocess.Popen(
             [*map(str, launcher), str(program), *map(str, arguments)],
             env=clean_environment(env),

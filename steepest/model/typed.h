@@ -1,0 +1,20 @@
+// Raw pointers into tensors for the layer kernels: T is float, or std::uint16_t for the bits of bf16.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <type_traits>
+
+namespace steepest {
+
+template <class T>
+constexpr at::ScalarType kScalarType = std::is_same_v<T, float> ? at::kFloat : at::kBFloat16;
+
+template <class T>
+T* data(const at::Tensor& tensor) {
+  static_assert(std::is_same_v<T, float> || std::is_same_v<T, std::uint16_t>);
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+}  // namespace steepest

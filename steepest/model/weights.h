@@ -1,0 +1,65 @@
+// Storage of a LLaMA's weights: one fp32 array in registration order, its bf16 copy, and the views that layers multiply
+// with. q/k/v lie behind each other, and so do gate/up, so that each group is one matrix product.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "steepest/model/llama_config.h"
+#include "steepest/optim/parameter.h"
+
+namespace steepest {
+
+/// Precision of matrix products and of the activations between them. Weights, the residual stream, norms, softmax sums
+/// and gradients of weights are fp32 in both.
+enum class Precision { Fp32, Bf16 };
+
+/// Name, role and shape of every parameter in registration order: Hugging Face's names, and its order.
+struct ParameterShape {
+  std::string name;
+  Role role;
+  std::vector<std::int64_t> shape;
+};
+std::vector<ParameterShape> parameter_shapes(const LlamaConfig& config);
+
+/// One matrix product's weight: parameters that lie behind each other as one [rows, columns] matrix.
+struct Weight {
+  at::Tensor full;                      ///< fp32
+  at::Tensor rounded;                   ///< bf16 copy, refreshed by round_weights()
+  std::vector<std::size_t> parameters;  ///< indices; rows of the matrix in this order
+  const at::Tensor& operand(Precision precision) const { return precision == Precision::Bf16 ? rounded : full; }
+};
+
+struct LlamaWeights {
+  struct Layer {
+    std::size_t input_norm, post_attention_norm;  ///< parameter indices
+    Weight qkv, out, gate_up, down;
+  };
+
+  /// Allocates without initialising.
+  explicit LlamaWeights(const LlamaConfig& config);
+  /// Normal numbers of deviation initializer_range, gains 1, as transformers initialises.
+  void initialize(std::uint64_t seed);
+  /// Refreshes the bf16 copies. Call after the weights changed and before matrix products in bf16.
+  void round_weights();
+  /// Cosine and sine [>= positions, head_dim/2] of the rotary angles.
+  void ensure_positions(std::int64_t positions);
+  const float* value(std::size_t parameter) const { return parameters[parameter].value.const_data_ptr<float>(); }
+  /// The parameter's fp32 gradient, made of zeros if there is none yet.
+  at::Tensor gradient(std::size_t parameter) const;
+
+  LlamaConfig config;
+  std::vector<Parameter> parameters;
+  std::size_t embedding = 0, final_norm = 0;
+  std::vector<Layer> layers;
+  Weight head;  ///< the embedding itself if tied
+  at::Tensor cosine, sine;
+
+ private:
+  at::Tensor flat_, rounded_;
+};
+
+}  // namespace steepest

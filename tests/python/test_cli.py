@@ -1,0 +1,257 @@
+"""The command line as the README promises it: help, exit codes, one plain sentence for every misuse."""
+
+import json
+import tomllib
+
+import pytest
+
+VERBS = ("prepare", "train", "eval", "generate", "methods")
+OPTIONS = {
+    "prepare": ["--out", "--vocab-size", "--tokenizer", "--val-fraction"],
+    "train": ["--resume", "--out", "--print-config"],
+    "eval": ["--data", "--tokens", "--json"],
+    "generate": ["--prompt", "--max-tokens", "--temperature", "--top-k", "--seed"],
+    "methods": ["--json"],
+}
+RECIPE = """
+[model]
+config = "llama-9m"
+[data]
+path = "data"
+[optimizer]
+method = "signum"
+lr = 0.25
+[train]
+max_steps = 7
+seed = 11
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """recipe(text) -> path of a file that holds it."""
+
+    def write(text=RECIPE):
+        path = tmp_path / "recipe.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def refused(result, *words, code=2):
+    """The program exited with `code` after one line on stderr that has all the words, and printed nothing else."""
+    assert result.returncode == code, result.stderr
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("steepest: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_help_lists_every_verb(run):
+    result = run("--help")
+    assert result.returncode == 0
+    for verb in VERBS:
+        assert f"  {verb} " in result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_lists_its_options(run, verb):
+    result = run(verb, "--help")
+    assert result.returncode == 0
+    for option in OPTIONS[verb]:
+        assert option in result.stdout
+
+
+def test_version(run):
+    result = run("--version")
+    assert result.returncode == 0
+    assert result.stdout.startswith("steepest 0.")
+
+
+def test_no_verb(run):
+    refused(run(), "verb", "train")
+
+
+@pytest.mark.parametrize("wrong, near", [("trian", "train"), ("preprae", "prepare"), ("method", "methods"), ("genrate", "generate")])
+def test_unknown_verb_names_the_nearest(run, wrong, near):
+    refused(run(wrong), f'"{wrong}"', near)
+
+
+def test_unknown_verb_like_none_lists_all(run):
+    refused(run("xylophone"), *VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_unknown_option(run, verb):
+    refused(run(verb, "--no-such-option"), "--no-such-option")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prepare",),
+        ("prepare", "text.txt"),
+        ("train",),
+        ("eval",),
+        ("eval", "checkpoint"),
+        ("generate",),
+        ("generate", "checkpoint"),
+    ],
+)
+def test_missing_arguments(run, arguments):
+    refused(run(*arguments))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prepare", "text.txt", "--out", "data", "--vocab-size", "many"),
+        ("eval", "checkpoint", "--data", "data", "--tokens", "1.5"),
+        ("generate", "checkpoint", "--prompt", "a", "--max-tokens", "-1"),
+        ("generate", "checkpoint", "--prompt", "a", "--temperature", "-0.5"),
+        ("generate", "checkpoint", "--prompt", "a", "--temperature", "nan"),
+        ("generate", "checkpoint", "--prompt", "a", "--top-k", "-3"),
+    ],
+)
+def test_wrong_values_of_options(run, arguments):
+    refused(run(*arguments), arguments[-2])
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("prepare", "no-such-text", "--out", "data"), ["no-such-text", "exist"]),
+        (("eval", "no-such-checkpoint", "--data", "data"), ["no-such-checkpoint"]),
+        (("generate", "no-such-checkpoint", "--prompt", "a"), ["no-such-checkpoint"]),
+    ],
+)
+def test_what_does_not_exist_is_named(run, tmp_path, arguments, words):
+    refused(run(*arguments, cwd=tmp_path), *words, code=1)
+
+
+def test_missing_recipe(run):
+    refused(run("train", "no-such-recipe.toml"), "no-such-recipe.toml")
+
+
+@pytest.mark.parametrize(
+    "flag, value, words",
+    [
+        ("--train.max-stepz", "3", ["max_steps"]),
+        ("--train.max_stepz", "3", ["max_steps"]),
+        ("--trian.max-steps", "3", ["train"]),
+        ("--optimizer.matrx.lr", "3", ["optimizer.matrix"]),
+        ("--train.max-steps", "-5", ["max_steps is -5; it must be at least 1"]),
+        ("--train.max-steps", "many", ["max_steps", "many", "integer"]),
+        ("--train.max-steps", "1.5", ["max_steps", "1.5", "integer"]),
+        ("--train.schedule", "cosin", ["schedule", "cosin", "cosine, linear, constant, wsd"]),
+        ("--train.precision", "fp64", ["precision", "fp64"]),
+        ("--optimizer.lr", "nan", ["lr", "nan"]),
+        ("--optimizer.method", "sinkdg", ["sinkdg", "sinkgd"]),
+        ("--distributed.aggregate", "median", ["aggregate", "median", "vote"]),
+        ("--model.config", "llama-20", ["llama-20", "llama-20m"]),
+    ],
+)
+def test_wrong_keys_and_values_of_the_configuration(run, recipe, flag, value, words):
+    refused(run("train", recipe(), flag, value), *words)
+
+
+def test_flag_without_value(run, recipe):
+    refused(run("train", recipe(), "--train.max-steps"), "--train.max-steps", "value")
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("max_stepz = 3", ["max_stepz", "max_steps"]),
+        ("max_steps = ", ["TOML", "line 3"]),
+        ('max_steps = "3"', ["max_steps", "integer"]),
+        ("max_steps = 3\nmax_steps = 4", ["TOML", "line 4"]),
+        ("max_steps = 99999999999999999999", ["TOML", "line 3"]),
+        ("max_steps = [1]", ["max_steps"]),
+        ("[tarin]\nseed = 3", ["tarin", "train"]),
+    ],
+)
+def test_wrong_recipes(run, recipe, line, words):
+    path = recipe(f"# a recipe\n[train]\n{line}\n")
+    refused(run("train", path, "--print-config"), *words)
+
+
+def test_recipe_errors_name_file_and_line(run, recipe):
+    path = recipe("[train]\nseed = 1\nwarmup_stepz = 3\n")
+    refused(run("train", path), f"{path} line 3", "warmup_steps")
+
+
+def test_binary_recipe(run, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(bytes(range(256)))
+    refused(run("train", path), str(path))
+
+
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("STEEPEST_TRAIN_MAX_STEPZ", "3", ["STEEPEST_TRAIN_MAX_STEPZ", "max_steps"]),
+        ("STEEPEST_TRIAN_SEED", "3", ["STEEPEST_TRIAN_SEED"]),
+        ("STEEPEST_TRAIN_MAX_STEPS", "0", ["max_steps is 0", "STEEPEST_TRAIN_MAX_STEPS"]),
+    ],
+)
+def test_wrong_environment_variables(run, recipe, name, value, words):
+    refused(run("train", recipe(), env={name: value}), *words)
+
+
+def test_launcher_variables_that_contradict_each_other(run, recipe):
+    variables = {"RANK": 2, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29500}
+    refused(run("train", recipe(), env=variables), "RANK")
+
+
+def test_later_sources_win(run, recipe):
+    environment = {"STEEPEST_TRAIN_MAX_STEPS": 8, "STEEPEST_TRAIN_SEED": 12, "STEEPEST_OPTIMIZER_MATRIX_LR": 0.5}
+    result = run("train", recipe(), "--print-config", "--train.seed", 13, env=environment)
+    assert result.returncode == 0, result.stderr
+    config = tomllib.loads(result.stdout)
+    assert config["model"]["config"] == "llama-9m"  # from the file
+    assert config["train"]["max_steps"] == 8  # from the environment
+    assert config["train"]["seed"] == 13  # from the flag
+    assert config["train"]["schedule"] == "cosine"  # the default
+    assert config["optimizer"]["matrix"]["lr"] == 0.5
+    assert config["optimizer"]["lr"] == 0.25
+
+
+def test_flags_take_both_spellings(run, recipe):
+    outputs = {
+        run("train", recipe(), "--print-config", *flags).stdout
+        for flags in (["--train.max-steps", 9], ["--train.max_steps", 9], ["--train.max-steps=9"])
+    }
+    assert len(outputs) == 1
+    assert tomllib.loads(outputs.pop())["train"]["max_steps"] == 9
+
+
+def test_methods_as_table(run):
+    result = run("methods")
+    assert result.returncode == 0
+    for name in ("adamw", "sgd", "signsgd", "signum", "lion", "sinkgd"):
+        assert name in result.stdout
+
+
+def test_methods_as_json(run):
+    result = run("methods", "--json")
+    assert result.returncode == 0
+    table = {row["name"]: row for row in json.loads(result.stdout)}
+    assert {"adamw", "sgd", "signsgd", "signum", "lion", "sinkgd"} <= table.keys()
+    for row in table.values():
+        assert {"paper", "formula", "roles", "state_bytes_per_param", "wire_bits_per_param"} <= row.keys()
+
+
+def test_one_method(run):
+    assert "Sinkhorn" in run("methods", "sinkgd").stdout or "sinkhorn" in run("methods", "sinkgd").stdout
+    assert [row["name"] for row in json.loads(run("methods", "signum", "--json").stdout)] == ["signum"]
+    refused(run("methods", "sgn"), "sgd")
+
+
+def test_output_that_cannot_be_written_is_a_failure(run):
+    with open("/dev/full", "w") as full:
+        assert run("methods", stdout=full).returncode == 1
