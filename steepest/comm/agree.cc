@@ -96,11 +96,11 @@ void require_equal(ProcessGroup& group, std::string_view what, const std::string
   const auto first_of = [&](std::size_t party) { return static_cast<std::size_t>(parties[party].front()); };
   const std::vector<std::string> ours = lines_of(values[first_of(0)]);
   const std::vector<std::string> theirs = lines_of(values[first_of(1)]);
+  const bool several_lines = ours.size() > 1 || theirs.size() > 1;
   std::size_t line = 0;
   std::string section;
-  for (; line < ours.size() && line < theirs.size() && ours[line] == theirs[line]; ++line)
+  for (; several_lines && line < ours.size() && line < theirs.size() && ours[line] == theirs[line]; ++line)
     if (ours[line].starts_with('[')) section = ours[line];
-  const bool several_lines = ours.size() > 1 || theirs.size() > 1;
 
   std::string text;
   for (std::size_t i = 0; i < parties.size() && i < 3; ++i) {
