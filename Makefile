@@ -1,5 +1,5 @@
 # Thin entry points; the work is in scripts/. Each target first installs what is missing (fast when nothing is).
-.PHONY: build setup demo test check-fast bench format check-format clean
+.PHONY: build setup demo test check-fast fuzz bench format check-format clean
 .DEFAULT_GOAL := build
 
 setup:

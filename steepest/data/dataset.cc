@@ -4,6 +4,7 @@
 
 #include "steepest/base/error.h"
 #include "steepest/base/files.h"
+#include "steepest/model/json.h"
 
 namespace steepest {
 namespace {
@@ -46,7 +47,7 @@ std::string to_json(const Dataset& dataset) {
 }
 
 Dataset parse_dataset(std::string_view text, std::string_view place) {
-  const nlohmann::json json = nlohmann::json::parse(text, nullptr, false);
+  const nlohmann::json json = parse_json(text, place);
   if (!json.is_object()) fail(place, "is not a JSON object; prepare the data again");
   if (get<std::string>(json, "format", place) != kFormat)
     fail(place, "has another format than \"", kFormat, "\"; prepare the data again");

@@ -2,6 +2,7 @@
 #include "steepest/data/train_tokenizer.h"
 
 #include <gtest/gtest.h>
+#include <sentencepiece_processor.h>
 
 #include <string>
 #include <vector>
@@ -32,6 +33,17 @@ TEST(TrainTokenizer, GivesTheVocabularyAskedForWithSpecialPiecesFirst) {
 TEST(TrainTokenizer, CompressesTheTextItSaw) {
   const std::string text = english(20'000);
   EXPECT_LT(trained().encode(text).size(), text.size() / 2);
+}
+
+// What Hugging Face's LlamaTokenizer computes, because it calls the same library.
+TEST(TrainTokenizer, OrdinaryTextHasTheTokensOfTheSentencePieceLibrary) {
+  const std::string file = train_tokenizer(std::vector{english(300'000)}, 1000);
+  const Tokenizer tokenizer = Tokenizer::parse(file, "test");
+  sentencepiece::SentencePieceProcessor library;
+  ASSERT_TRUE(library.LoadFromSerializedProto(file).ok());
+  for (const std::string& text :
+       {english(50'000, 3), std::string("  two  spaces \n\n\ttab, d\xC3\xA9j\xC3\xA0 vu 1234 <s> \xF0\x9F\x98\x80 ")})
+    EXPECT_EQ(tokenizer.encode(text), library.EncodeAsIds(text));
 }
 
 TEST(TrainTokenizer, SpecialByteStringsSurvive) {
