@@ -21,6 +21,10 @@ test: setup
 check-fast: setup
 	@scripts/test.sh --fast
 
+# Longer, coverage-guided fuzzing by libFuzzer; it needs Debian's clang, libclang-rt-dev and libomp-dev.
+fuzz: setup
+	@scripts/build.sh fuzz fuzz_programs && ctest --test-dir build-fuzz -L '^fuzz$$' --output-on-failure
+
 # Measurements, all or those of BENCH="name ..."; they never fail on a slow machine.
 bench: build
 	@scripts/bench.sh $(BENCH)
