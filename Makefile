@@ -1,5 +1,5 @@
 # Thin entry points; the work is in scripts/. Each target first installs what is missing (fast when nothing is).
-.PHONY: build setup demo test check-fast bench format check-format clean
+.PHONY: build setup demo test check-fast fuzz bench format check-format clean
 .DEFAULT_GOAL := build
 
 setup:
@@ -20,6 +20,10 @@ test: setup
 # The two-minute subset used while working.
 check-fast: setup
 	@scripts/test.sh --fast
+
+# Longer, coverage-guided fuzzing by libFuzzer; it needs Debian's clang, libclang-rt-dev and libomp-dev.
+fuzz: setup
+	@scripts/build.sh fuzz fuzz_programs && ctest --test-dir build-fuzz -L '^fuzz$$' --output-on-failure
 
 # Measurements, all or those of BENCH="name ..."; they never fail on a slow machine.
 bench: build

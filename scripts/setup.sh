@@ -14,8 +14,8 @@ stop() {
   exit 1
 }
 
-# One line a package: Debian's name, then what shows that it is there (a command, a header, a library, a file of clang's own
-# folder, a Python module).
+# One line a package: Debian's name, then what shows that it is there (a command, a header, a library, a
+# Python module).
 packages() {
   cat <<'TABLE'
 g++                     command g++
@@ -33,9 +33,6 @@ zlib1g-dev              header  zlib.h
 libgtest-dev            header  gtest/gtest.h
 libbenchmark-dev        header  benchmark/benchmark.h
 libgoogle-perftools-dev library libtcmalloc_minimal.so
-clang                   command clang++
-libclang-rt-dev         clang   lib/*/libclang_rt.fuzzer-*.a
-libomp-dev              clang   include/omp.h
 clang-format            command clang-format
 python3-venv            module  ensurepip
 TABLE
@@ -47,7 +44,6 @@ is_there() {
     command) command -v "$name" ;;
     header) for folder in /usr/include /usr/local/include; do [[ -e $folder/$name ]] && return 0; done; return 1 ;;
     library) compgen -G "/usr/lib/*/$name" || compgen -G "/usr/lib*/$name" || compgen -G "/usr/local/lib/$name" ;;
-    clang) compgen -G "/usr/lib/llvm-*/lib/clang/*/$name" || compgen -G "/usr/lib*/clang/*/$name" ;;
     module) [[ -x $venv/bin/python ]] || python3 -c "import $name" ;;
   esac >/dev/null 2>&1
 }

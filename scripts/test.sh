@@ -30,7 +30,7 @@ ctest_in() {
 }
 
 python_tests() {
-  python -m pytest -q -p no:cacheprovider --durations=10 --junitxml="$results/python.xml" "$@" tests/python tests/install
+  python -m pytest -q -p no:cacheprovider --durations=10 --junitxml="$results/python.xml" "$@"
 }
 
 # sanitized PRESET SELECTION TARGET...: builds only what is needed; the tests that SELECTION (a label pattern) matches.
@@ -40,22 +40,18 @@ sanitized() {
   scripts/build.sh "$preset" "$@" && ctest_in "build-$preset" "$preset" -L "^($labels)\$"
 }
 
-fuzz() {
-  scripts/build.sh fuzz fuzz_programs && ctest_in build-fuzz fuzz -L '^fuzz$'
-}
-
 rm -rf "$results"
 if phase "build" scripts/build.sh release; then
   mkdir -p "$results"
   if [[ $fast ]]; then
-    phase "unit tests" ctest_in build unit -LE slow
-    phase "Python tests" python_tests -m "not slow"
+    phase "unit tests" ctest_in build unit -LE '^(comm|fuzz_brief)$'
+    phase "Python tests" python_tests tests/python/test_cli.py
   else
-    phase "unit tests" ctest_in build unit
-    phase "Python tests" python_tests
-    phase "address and undefined behaviour sanitizers" sanitized asan 'base|data|comm|model' test_base test_data test_comm test_model
+    phase "unit tests" ctest_in build unit -LE '^fuzz_brief$'
+    phase "Python tests" python_tests tests/python tests/install
+    phase "address and undefined behaviour sanitizers, fuzzing" sanitized asan 'base|data|comm|model|fuzz_brief' \
+      test_base test_data test_comm test_model test_fuzz
     phase "thread sanitizer" sanitized tsan 'comm' test_comm
-    phase "fuzzing" fuzz
   fi
 fi
 

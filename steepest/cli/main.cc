@@ -1,7 +1,10 @@
 // The program `steepest`: picks the verb, runs it, turns an exception into one line on stderr and an exit code.
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <iostream>
+#include <system_error>
 
 #include "steepest/base/error.h"
 #include "steepest/base/keys.h"
@@ -15,6 +18,12 @@ enum ExitCode { kDone = 0, kFailed = 1, kUsage = 2 };
 int report(const std::string& message, int code) {
   std::cerr << "steepest: " << message << '\n';
   return code;
+}
+
+/// `code`, or a failure if what was printed did not arrive (a full disk).
+int finished(int code) {
+  if (std::cout.flush() && std::fflush(stdout) == 0) return code;
+  return report("[standard output] could not be written: " + std::generic_category().message(errno), kFailed);
 }
 
 /// CLI11 says only that something was not expected; name what is nearest.
@@ -52,9 +61,9 @@ int main(int argc, char** argv) {
   steepest::cli::add_methods(app, run);
   try {
     app.parse(argc, argv);
-    return run();
+    return finished(run());
   } catch (const CLI::Success& success) {
-    return app.exit(success);
+    return finished(app.exit(success));
   } catch (const CLI::ParseError& error) {
     return report(explain(app, error, argc, argv), kUsage);
   } catch (const steepest::UsageError& error) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstring>
 #include <map>
+#include <sstream>
 
 #include "steepest/base/error.h"
 #include "steepest/base/hash.h"
@@ -12,6 +13,7 @@ namespace steepest {
 namespace {
 
 constexpr std::size_t kShownText = 128;
+constexpr std::size_t kLongestText = std::size_t{1} << 20;
 using Text = std::array<char, kShownText>;  // cut, padded with 0
 
 template <class T>
@@ -51,6 +53,34 @@ std::vector<std::vector<int>> group_by_value(const std::vector<T>& values) {
   return groups;
 }
 
+// What each rank has as `mine`, cut to kLongestText.
+std::vector<std::string> gather_texts(ProcessGroup& group, std::string_view mine) {
+  mine = mine.substr(0, kLongestText);
+  const std::vector<std::uint64_t> sizes = gather(group, std::uint64_t{mine.size()});
+  const std::size_t longest = std::min<std::size_t>(*std::max_element(sizes.begin(), sizes.end()), kLongestText);
+  std::vector<char> padded(longest);
+  std::copy(mine.begin(), mine.end(), padded.begin());
+  std::vector<char> all(sizes.size() * longest);
+  group.all_gather(std::as_bytes(std::span(padded)), std::as_writable_bytes(std::span(all)));
+  std::vector<std::string> texts;
+  for (std::size_t r = 0; r < sizes.size(); ++r)
+    texts.emplace_back(all.data() + r * longest, std::min<std::size_t>(sizes[r], longest));
+  return texts;
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line.erase(0, line.find_first_not_of(' ')));
+  return lines;
+}
+
+// Line `i`, cut for a message.
+std::string shown_line(const std::vector<std::string>& lines, std::size_t i) {
+  if (i >= lines.size() || lines[i].empty()) return "nothing";
+  return lines[i].size() <= kShownText ? lines[i] : lines[i].substr(0, kShownText) + "...";
+}
+
 }  // namespace
 
 void require_equal(ProcessGroup& group, std::string_view what, const std::string& value) {
@@ -60,14 +90,26 @@ void require_equal(ProcessGroup& group, std::string_view what, const std::string
   const auto identities = gather(group, std::array<std::uint64_t, 2>{xxh3(bytes_of(value)), xxh3(bytes_of(what))});
   const auto parties = group_by_value(identities);
   if (parties.size() == 1) return;
-  const std::vector<Text> values = gather(group, fixed_text(value));
-  const std::vector<Text> names = gather(group, fixed_text(what));
+  const std::vector<std::string> values = gather_texts(group, value);
+  const std::vector<std::string> names = gather_texts(group, what);
+
+  const auto first_of = [&](std::size_t party) { return static_cast<std::size_t>(parties[party].front()); };
+  const std::vector<std::string> ours = lines_of(values[first_of(0)]);
+  const std::vector<std::string> theirs = lines_of(values[first_of(1)]);
+  const bool several_lines = ours.size() > 1 || theirs.size() > 1;
+  std::size_t line = 0;
+  std::string section;
+  for (; several_lines && line < ours.size() && line < theirs.size() && ours[line] == theirs[line]; ++line)
+    if (ours[line].starts_with('[')) section = ours[line];
+
   std::string text;
   for (std::size_t i = 0; i < parties.size() && i < 3; ++i) {
-    const auto first = static_cast<std::size_t>(parties[i].front());
-    const bool same_name = i > 0 && names[first] == names[static_cast<std::size_t>(parties[i - 1].front())];
-    text += concat(i ? " and " : "", same_name ? "" : from_fixed(names[first]), same_name ? "" : " is ",
-                   from_fixed(values[first]), " on ", rank_list(parties[i]));
+    const std::string& name = names[first_of(i)];
+    if (i > 0) text += " and ";
+    if (i == 0 || name != names[first_of(i - 1)])
+      text += concat(name, several_lines ? " has " : " is ",
+                     several_lines && !section.empty() ? "in " + section + " " : "");
+    text += concat(shown_line(lines_of(values[first_of(i)]), line), " on ", rank_list(parties[i]));
   }
   group.fail_here(concat(text, "; start all ranks with the same program, recipe and data"));
 }

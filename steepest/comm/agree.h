@@ -14,7 +14,9 @@ namespace steepest {
 
 /// Throws Error on all ranks unless `value` is the same everywhere. It names `what`, the values and which ranks have
 /// them:
-/// "[train] max_steps is 100 on ranks 0, 2 and 200 on rank 1". Costs 16 bytes to each rank when they agree.
+/// "[train] seed is 7 on ranks 0, 2 and 8 on rank 1". Of a text of several lines it shows the first line that differs,
+/// with its TOML section: "recipe has in [train] seed = 7 on rank 0 and seed = 8 on rank 1". Costs 16 bytes to each
+/// rank when they agree.
 void require_equal(ProcessGroup& group, std::string_view what, const std::string& value);
 
 /// Throws Error on all ranks unless the 64-bit XXH3 of the concatenated `weights` is the same everywhere; it names the

@@ -111,11 +111,9 @@ class GlooTransport : public Transport {
     options->threads = 1;  // point-to-point operations run on the device's thread
     try {
       group_ = c10::make_intrusive<ProcessGroupGloo>(store, launch.rank, launch.world_size, options);
-    } catch (const std::exception& error) {
+    } catch (const std::exception&) {
       fail("distributed", "rank ", launch.rank, " of ", launch.world_size,
-           " could not open connections to all other ranks; set GLOO_SOCKET_IFNAME to the interface on which the "
-           "machines reach each "
-           "other");
+           " could not connect to all other ranks; set GLOO_SOCKET_IFNAME to the interface between the machines");
     }
   }
 
@@ -175,8 +173,7 @@ class GlooTransport : public Transport {
 
 std::unique_ptr<Transport> connect_gloo(const Launch& launch, std::chrono::seconds timeout) {
   quiet_c10d_logging();
-  // c10d's store waits without limit for a server that accepts a connection and then says nothing. Its thread is given
-  // up.
+  // c10d's store waits without limit for a server that accepts a connection and then says nothing: give up its thread.
   std::packaged_task<std::unique_ptr<Transport>()> task(
       [launch, timeout] { return std::make_unique<GlooTransport>(launch, timeout); });
   std::future<std::unique_ptr<Transport>> result = task.get_future();

@@ -140,7 +140,9 @@ int derived_port(const Environment& environment, const Family& family) {
 void find_master(const Environment& environment, const Family& family, bool one_machine, Launch& launch) {
   const bool by_hand = family.job.empty();
   launch.master_addr = environment.text("MASTER_ADDR").value_or("");
-  if (launch.master_addr.empty() && launch.source == "srun") launch.master_addr = slurm_master(environment);
+  // Slurm's own PMI sets both families of variables.
+  if (launch.master_addr.empty() && !by_hand && environment.text("SLURM_PROCID"))
+    launch.master_addr = slurm_master(environment);
   if (launch.master_addr.empty() && launch.source == "mpirun" && one_machine) launch.master_addr = "127.0.0.1";
   if (launch.master_addr.empty())
     fail_usage("distributed", "environment variable MASTER_ADDR is not set; set it to the host of rank 0 for all ",

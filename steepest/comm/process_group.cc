@@ -9,7 +9,7 @@
 namespace steepest {
 namespace {
 
-constexpr std::size_t kSumBlock = std::size_t{1} << 22;  // floats summed at a time: bounds the memory for peers' shards
+constexpr std::size_t kSumBlock = std::size_t{1} << 21;  // floats summed at a time: bounds the memory for peers' shards
 constexpr std::size_t kSumChunk = 8192;                  // floats: one cache-sized piece of the tree
 
 using Outgoing = std::vector<std::span<const std::byte>>;
@@ -67,7 +67,7 @@ void ProcessGroup::exchange(std::span<const std::span<const std::byte>> outgoing
   }
 }
 
-void ProcessGroup::sum_block(std::span<float> block, std::vector<float>& gathered) {
+void ProcessGroup::sum_block(std::span<float> block) {
   const auto ranks = static_cast<std::size_t>(world_size_);
   const auto me = static_cast<std::size_t>(rank_);
   const std::size_t shard = ((block.size() + ranks - 1) / ranks + 15) / 16 * 16;
@@ -76,13 +76,13 @@ void ProcessGroup::sum_block(std::span<float> block, std::vector<float>& gathere
     return block.subspan(begin, std::min(shard, block.size() - begin));
   };
   const std::span<float> mine = part(me);
-  gathered.resize(ranks * mine.size());
+  gathered_.resize(ranks * mine.size());
 
   Outgoing outgoing(ranks);
   Incoming incoming(ranks);
   std::vector<float*> terms(ranks);
   for (std::size_t r = 0; r < ranks; ++r) {
-    const std::span<float> slot(gathered.data() + r * mine.size(), mine.size());
+    const std::span<float> slot(gathered_.data() + r * mine.size(), mine.size());
     terms[r] = r == me ? mine.data() : slot.data();
     outgoing[r] = std::as_bytes(part(r));
     incoming[r] = std::as_writable_bytes(slot);
@@ -101,9 +101,8 @@ void ProcessGroup::sum_block(std::span<float> block, std::vector<float>& gathere
 
 void ProcessGroup::sum(std::span<float> values) {
   if (world_size_ == 1) return;
-  std::vector<float> gathered;
   for (std::size_t begin = 0; begin < values.size(); begin += kSumBlock)
-    sum_block(values.subspan(begin, std::min(kSumBlock, values.size() - begin)), gathered);
+    sum_block(values.subspan(begin, std::min(kSumBlock, values.size() - begin)));
 }
 
 void ProcessGroup::sum(std::span<double> values) {

@@ -67,11 +67,12 @@ class ProcessGroup {
   [[noreturn]] void fail_here(const std::string& message) const;
 
  private:
-  void sum_block(std::span<float> block, std::vector<float>& gathered);
+  void sum_block(std::span<float> block);
 
   int rank_;
   int world_size_;
   std::unique_ptr<Transport> transport_;
+  std::vector<float> gathered_;  ///< the peers' parts of the own shard; kept, at most one block
   std::uint64_t bytes_sent_ = 0;
   std::string place_ = "start";
 };

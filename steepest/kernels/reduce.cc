@@ -11,6 +11,7 @@
 #include "steepest/base/error.h"
 #include "steepest/base/parallel.h"
 #include "steepest/kernels/dispatch.h"
+#include "steepest/kernels/elementwise-inl.h"
 #include "steepest/kernels/float_mode.h"
 #include "steepest/kernels/slots-inl.h"
 
@@ -33,14 +34,6 @@ double SumOfSquares(const float* x, std::size_t n) {
   return slots::sum<double>(n, Square{x});
 }
 
-template <class Body>
-HWY_INLINE void each(std::size_t n, const Body& body) {
-  using D = hn::CappedTag<float, 16>;
-  std::size_t i = 0;
-  for (; n - i >= hn::MaxLanes(D()); i += hn::MaxLanes(D())) body(D(), i);
-  for (; i < n; ++i) body(hn::CappedTag<float, 1>(), i);
-}
-
 struct Scaling {
   float* x;
   float factor;
@@ -60,10 +53,10 @@ struct Adding {
 };
 
 void Scale(float* x, std::size_t n, float factor) {
-  each(n, Scaling{x, factor});
+  elementwise::each(n, Scaling{x, factor});
 }
 void AddTo(float* into, const float* x, std::size_t n) {
-  each(n, Adding{into, x});
+  elementwise::each(n, Adding{into, x});
 }
 
 }  // namespace

@@ -2,6 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include "steepest/model/tile_attention.h"
+#include "steepest/model/tiles.h"
+#include "steepest/model/typed.h"
+
 namespace steepest {
 namespace {
 
@@ -21,9 +25,19 @@ Heads split(const AttentionShape& s, const at::Tensor& qkv) {
           repeat_heads(all.narrow(1, s.heads + s.key_value_heads, s.key_value_heads), group)};
 }
 
+bool use_tiles(const at::Tensor& qkv) {
+  return qkv.scalar_type() == at::kBFloat16 && has_tile_products();
+}
+
 }  // namespace
 
 Attended causal_attention(const AttentionShape& s, const at::Tensor& qkv) {
+  if (use_tiles(qkv)) {
+    const Attended result{at::empty({s.rows(), s.query_width()}, qkv.options()),
+                          at::empty({s.batch, s.heads, s.length}, at::kFloat)};
+    tile_attention(s, data<std::uint16_t>(qkv), data<std::uint16_t>(result.out), data<float>(result.logsumexp));
+    return result;
+  }
   const Heads h = split(s, qkv);
   auto [out, logsumexp] = at::_scaled_dot_product_flash_attention_for_cpu(h.q, h.k, h.v, 0.0, true);
   return {out.transpose(1, 2).reshape({s.rows(), s.query_width()}), logsumexp};
@@ -31,13 +45,18 @@ Attended causal_attention(const AttentionShape& s, const at::Tensor& qkv) {
 
 at::Tensor causal_attention_backward(const AttentionShape& s, const at::Tensor& qkv, const Attended& attended,
                                      const at::Tensor& grad_out) {
+  at::Tensor grad = at::empty_like(qkv);
+  if (use_tiles(qkv)) {
+    tile_attention_backward(s, data<std::uint16_t>(qkv), data<std::uint16_t>(attended.out),
+                            data<float>(attended.logsumexp), data<std::uint16_t>(grad_out), data<std::uint16_t>(grad));
+    return grad;
+  }
   const Heads h = split(s, qkv);
   const auto heads = [&](const at::Tensor& x) {
     return x.view({s.batch, s.length, s.heads, s.head_dim}).transpose(1, 2);
   };
   const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
       heads(grad_out), h.q, h.k, h.v, heads(attended.out), attended.logsumexp, 0.0, true);
-  at::Tensor grad = at::empty_like(qkv);
   const at::Tensor all = grad.view({s.batch, s.length, s.heads + 2 * s.key_value_heads, s.head_dim}).transpose(1, 2);
   const std::int64_t group = s.heads / s.key_value_heads;
   const auto gather = [&](const at::Tensor& from, std::int64_t first) {

@@ -17,10 +17,6 @@ at::ScalarType scalar_type(Precision precision) {
   return precision == Precision::Bf16 ? at::kBFloat16 : at::kFloat;
 }
 
-std::size_t extent(const at::Tensor& tensor, std::int64_t dim) {
-  return static_cast<std::size_t>(tensor.size(dim));
-}
-
 /// Rotates the query and key heads of every row; direction -1 is the gradient.
 void rotate_rows(const LlamaWeights& weights, const AttentionShape& s, std::int64_t first_position, float direction,
                  const at::Tensor& qkv) {
@@ -119,36 +115,35 @@ Stream layer_forward(const LlamaWeights& weights, std::size_t index, Precision p
                      const Stream& stream, LayerTape& tape, KeyValueCache* cache) {
   const LlamaWeights::Layer& layer = weights.layers[index];
   norm_forward(weights, layer.input_norm, precision, stream, tape.input, tape.input_rstd, tape.input_normed);
-  tape.qkv = linear_forward(tape.input_normed, layer.qkv.operand(precision));
+  tape.qkv = linear_forward(tape.input_normed, layer.qkv.matrix);
   rotate_rows(weights, shape, cache ? cache->length : 0, 1, tape.qkv);
   tape.attended =
       cache ? Attended{attend_with_cache(shape, index, tape.qkv, *cache), {}} : causal_attention(shape, tape.qkv);
-  const at::Tensor attention_out = linear_forward(tape.attended.out, layer.out.operand(precision));
+  const at::Tensor attention_out = linear_forward(tape.attended.out, layer.out.matrix);
 
   norm_forward(weights, layer.post_attention_norm, precision, {tape.input, attention_out}, tape.middle,
                tape.middle_rstd, tape.middle_normed);
-  tape.gate_up = linear_forward(tape.middle_normed, layer.gate_up.operand(precision));
-  return {tape.middle, linear_forward(swiglu(tape.gate_up), layer.down.operand(precision))};
+  tape.gate_up = linear_forward(tape.middle_normed, layer.gate_up.matrix);
+  return {tape.middle, linear_forward(swiglu(tape.gate_up), layer.down.matrix)};
 }
 
 void layer_backward(const LlamaWeights& weights, std::size_t index, Precision precision, const AttentionShape& shape,
                     const LayerTape& tape, StreamGradient& gradient) {
   const LlamaWeights::Layer& layer = weights.layers[index];
-  const SwigluGradient feed =
-      swiglu_gradient(tape.gate_up, linear_input_gradient(gradient.operand, layer.down.operand(precision)));
+  const SwigluGradient feed = swiglu_gradient(tape.gate_up, linear_input_gradient(gradient.operand, layer.down.matrix));
   weight_backward(weights, layer.down, gradient.operand, feed.activated);
   weight_backward(weights, layer.gate_up, feed.gate_up, tape.middle_normed);
   norm_backward(weights, layer.post_attention_norm, precision,
-                linear_input_gradient(feed.gate_up, layer.gate_up.operand(precision)), tape.middle, tape.middle_rstd,
-                true, gradient);
+                linear_input_gradient(feed.gate_up, layer.gate_up.matrix), tape.middle, tape.middle_rstd, true,
+                gradient);
 
-  const at::Tensor grad_attended = linear_input_gradient(gradient.operand, layer.out.operand(precision));
+  const at::Tensor grad_attended = linear_input_gradient(gradient.operand, layer.out.matrix);
   weight_backward(weights, layer.out, gradient.operand, tape.attended.out);
   const at::Tensor grad_qkv = causal_attention_backward(shape, tape.qkv, tape.attended, grad_attended);
   rotate_rows(weights, shape, 0, -1, grad_qkv);
   weight_backward(weights, layer.qkv, grad_qkv, tape.input_normed);
-  norm_backward(weights, layer.input_norm, precision, linear_input_gradient(grad_qkv, layer.qkv.operand(precision)),
-                tape.input, tape.input_rstd, true, gradient);
+  norm_backward(weights, layer.input_norm, precision, linear_input_gradient(grad_qkv, layer.qkv.matrix), tape.input,
+                tape.input_rstd, true, gradient);
 }
 
 }  // namespace steepest

@@ -6,7 +6,6 @@
 #include <torch/csrc/autograd/functions/utils.h>
 
 #include "steepest/base/error.h"
-#include "steepest/kernels/cast.h"
 #include "steepest/kernels/embedding.h"
 #include "steepest/model/head_loss.h"
 #include "steepest/model/linear.h"
@@ -66,9 +65,7 @@ struct LossBackward : torch::autograd::Node {
 
   void run(Tape& now, float upstream) const {
     const auto hidden = static_cast<std::size_t>(weights->config.hidden_size);
-    const at::Tensor head_gradient = weights->gradient(weights->head.parameters[0]);
-    add_scaled(static_cast<std::size_t>(head_gradient.numel()), data<float>(now.head.head_gradient), upstream,
-               data<float>(head_gradient));
+    add_head_gradient(now.head, upstream, weights->gradient(weights->head.parameters[0]));
     now.head.head_gradient.reset();
 
     StreamGradient gradient;
@@ -117,7 +114,6 @@ at::Tensor Llama::loss(const at::Tensor& inputs, const at::Tensor& targets, Prec
     if (!targets.sizes().equals(inputs.sizes())) fail("model", "inputs and targets differ in shape");
     tape.shape = attention_shape(config(), inputs);
     weights_->ensure_positions(inputs.size(1));
-    if (precision == Precision::Bf16) weights_->round_weights();
     Stream stream{embed(*weights_, tape.tokens), {}};
     if (gradients) tape.layers.resize(weights_->layers.size());
     for (std::size_t i = 0; i < weights_->layers.size(); ++i) {
@@ -127,7 +123,7 @@ at::Tensor Llama::loss(const at::Tensor& inputs, const at::Tensor& targets, Prec
     }
     at::Tensor normed;
     norm_forward(*weights_, weights_->final_norm, precision, stream, tape.last, tape.last_rstd, normed);
-    tape.head = head_loss(normed, weights_->head.operand(precision), wanted, gradients);
+    tape.head = head_loss(normed, weights_->head.matrix, wanted, gradients);
     result = at::scalar_tensor(tape.head.mean_nll, at::kFloat);
   }
   if (gradients) {
@@ -143,7 +139,6 @@ at::Tensor Llama::hidden(const at::Tensor& tokens, Precision precision, KeyValue
   const at::Tensor dense = checked_tokens(tokens, config(), "tokens");
   const AttentionShape shape = attention_shape(config(), tokens);
   weights_->ensure_positions((cache ? cache->length : 0) + tokens.size(1));
-  if (precision == Precision::Bf16) weights_->round_weights();
   Stream stream{embed(*weights_, dense), {}};
   for (std::size_t i = 0; i < weights_->layers.size(); ++i) {
     LayerTape discarded;
@@ -158,7 +153,7 @@ at::Tensor Llama::hidden(const at::Tensor& tokens, Precision precision, KeyValue
 at::Tensor Llama::logits(const at::Tensor& tokens, Precision precision, KeyValueCache* cache) {
   const at::NoGradGuard no_grad;
   const at::Tensor normed = hidden(tokens, precision, cache);
-  return linear_forward(normed, weights_->head.operand(precision))
+  return linear_forward(normed, weights_->head.matrix)
       .to(at::kFloat)
       .view({tokens.size(0), tokens.size(1), config().vocab_size});
 }
@@ -166,7 +161,7 @@ at::Tensor Llama::logits(const at::Tensor& tokens, Precision precision, KeyValue
 at::Tensor Llama::last_logits(const at::Tensor& tokens, Precision precision, KeyValueCache* cache) {
   const at::NoGradGuard no_grad;
   const at::Tensor normed = hidden(tokens, precision, cache).view({tokens.size(0), tokens.size(1), -1});
-  return linear_forward(normed.select(1, -1).contiguous(), weights_->head.operand(precision)).to(at::kFloat);
+  return linear_forward(normed.select(1, -1).contiguous(), weights_->head.matrix).to(at::kFloat);
 }
 
 }  // namespace steepest

@@ -3,13 +3,15 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
 namespace steepest {
 
-template <class T>
-constexpr at::ScalarType kScalarType = std::is_same_v<T, float> ? at::kFloat : at::kBFloat16;
+inline std::size_t extent(const at::Tensor& tensor, std::int64_t dim) {
+  return static_cast<std::size_t>(tensor.size(dim));
+}
 
 template <class T>
 T* data(const at::Tensor& tensor) {

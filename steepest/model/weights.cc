@@ -4,7 +4,6 @@
 #include <ATen/core/grad_mode.h>
 
 #include "steepest/base/error.h"
-#include "steepest/kernels/cast.h"
 #include "steepest/kernels/normal.h"
 
 namespace steepest {
@@ -40,14 +39,13 @@ LlamaWeights::LlamaWeights(const LlamaConfig& c) : config(c) {
   const auto elements = [](const ParameterShape& p) { return p.shape[0] * (p.shape.size() == 2 ? p.shape[1] : 1); };
   std::int64_t total = 0;
   for (const ParameterShape& p : shapes) total += elements(p);
-  flat_ = at::empty({total}, at::kFloat);
-  rounded_ = at::empty({total}, at::kBFloat16);
+  const at::Tensor flat = at::empty({total}, at::kFloat);
 
   std::vector<std::int64_t> offsets;
   std::int64_t offset = 0;
   for (const ParameterShape& p : shapes) {
     offsets.push_back(offset);
-    at::Tensor value = flat_.narrow(0, offset, elements(p)).view(p.shape).detach();
+    at::Tensor value = flat.narrow(0, offset, elements(p)).view(p.shape).detach();
     value.requires_grad_(true);
     parameters.push_back({p.name, p.role, std::move(value)});
     offset += elements(p);
@@ -60,8 +58,7 @@ LlamaWeights::LlamaWeights(const LlamaConfig& c) : config(c) {
       rows += shapes[i].shape[0];
     }
     const std::int64_t columns = shapes[first].shape[1];
-    w.full = flat_.narrow(0, offsets[first], rows * columns).view({rows, columns});
-    w.rounded = rounded_.narrow(0, offsets[first], rows * columns).view({rows, columns});
+    w.matrix = flat.narrow(0, offsets[first], rows * columns).view({rows, columns});
     return w;
   };
   std::size_t next = embedding + 1;
@@ -83,13 +80,6 @@ void LlamaWeights::initialize(std::uint64_t seed) {
     fill_normal({value.mutable_data_ptr<float>(), static_cast<std::size_t>(value.numel())}, key, 0,
                 static_cast<float>(config.initializer_range));
   }
-}
-
-void LlamaWeights::round_weights() {
-  // An untied embedding is only looked up, in fp32.
-  const std::int64_t skipped = config.tie_word_embeddings ? 0 : parameters[embedding].value.numel();
-  round_to_bf16(static_cast<std::size_t>(flat_.numel() - skipped), flat_.const_data_ptr<float>() + skipped,
-                static_cast<std::uint16_t*>(rounded_.mutable_data_ptr()) + skipped);
 }
 
 void LlamaWeights::ensure_positions(std::int64_t positions) {

@@ -1,5 +1,5 @@
-// Storage of a LLaMA's weights: one fp32 array in registration order, its bf16 copy, and the views that layers multiply
-// with. q/k/v lie behind each other, and so do gate/up, so that each group is one matrix product.
+// Storage of a LLaMA's weights: one fp32 array in registration order, and the views that layers multiply with. q/k/v
+// lie behind each other, and so do gate/up, so that each group is one matrix product.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -27,10 +27,8 @@ std::vector<ParameterShape> parameter_shapes(const LlamaConfig& config);
 
 /// One matrix product's weight: parameters that lie behind each other as one [rows, columns] matrix.
 struct Weight {
-  at::Tensor full;                      ///< fp32
-  at::Tensor rounded;                   ///< bf16 copy, refreshed by round_weights()
+  at::Tensor matrix;
   std::vector<std::size_t> parameters;  ///< indices; rows of the matrix in this order
-  const at::Tensor& operand(Precision precision) const { return precision == Precision::Bf16 ? rounded : full; }
 };
 
 struct LlamaWeights {
@@ -43,8 +41,6 @@ struct LlamaWeights {
   explicit LlamaWeights(const LlamaConfig& config);
   /// Normal numbers of deviation initializer_range, gains 1, as transformers initialises.
   void initialize(std::uint64_t seed);
-  /// Refreshes the bf16 copies. Call after the weights changed and before matrix products in bf16.
-  void round_weights();
   /// Cosine and sine [>= positions, head_dim/2] of the rotary angles.
   void ensure_positions(std::int64_t positions);
   const float* value(std::size_t parameter) const { return parameters[parameter].value.const_data_ptr<float>(); }
@@ -57,9 +53,6 @@ struct LlamaWeights {
   std::vector<Layer> layers;
   Weight head;  ///< the embedding itself if tied
   at::Tensor cosine, sine;
-
- private:
-  at::Tensor flat_, rounded_;
 };
 
 }  // namespace steepest

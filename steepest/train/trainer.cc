@@ -155,6 +155,7 @@ class Run {
     const std::uint64_t sent_before = group_->bytes_sent();
     const StepReport report = steps_->run(t, stop_ != nullptr && *stop_);
     ++state_.step;
+    state_.updates = optimizer_->updates();
     state_.tokens += static_cast<std::uint64_t>(config_.train.batch_tokens);
     count_skips(report);
     const std::int64_t check_every = config_.distributed.replica_check_every;

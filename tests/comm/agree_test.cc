@@ -28,6 +28,20 @@ TEST(Agree, DifferentValuesAreNamedWithTheirRanksOnEveryRank) {
                      "ranks with the same program, recipe and data"));
 }
 
+TEST(Agree, OfSeveralLinesTheFirstThatDiffersIsShown) {
+  const auto thrown = on_ranks(3, [](ProcessGroup& group) {
+    require_equal(group, "recipe",
+                  concat("[model]\nseed = 1\n\n[train]\n  lr = 0.1\nseed = ", group.rank() == 2 ? 8 : 1337, "\n[x]\n"));
+  });
+  EXPECT_EQ(thrown[1],
+            "[distributed] rank 1 of 3, start: recipe has in [train] seed = 1337 on ranks 0, 1 and seed = 8 on rank 2; "
+            "start all "
+            "ranks with the same program, recipe and data");
+  const auto longer =
+      on_ranks(2, [](ProcessGroup& group) { require_equal(group, "model", group.rank() ? "a\nb" : "a"); });
+  EXPECT_NE(longer[0].find("model has nothing on rank 0 and b on rank 1"), std::string::npos) << longer[0];
+}
+
 TEST(Agree, LongAndEmptyValuesAreCompared) {
   const std::string longer(500, 'x');
   const auto thrown = on_ranks(2, [&](ProcessGroup& group) {

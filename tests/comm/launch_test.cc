@@ -128,6 +128,19 @@ TEST(Launch, Slurm) {
             std::string::npos);
 }
 
+TEST(Launch, SlurmWithItsOwnPmi) {
+  const Launch launch = launch_of({{"PMI_RANK", "1"},
+                                   {"PMI_SIZE", "4"},
+                                   {"SLURM_PROCID", "1"},
+                                   {"SLURM_LOCALID", "0"},
+                                   {"SLURM_NNODES", "4"},
+                                   {"SLURM_JOB_ID", "4711"},
+                                   {"SLURM_JOB_NODELIST", "n[1-4]"}});
+  EXPECT_EQ(launch.world_size, 4);
+  EXPECT_EQ(launch.local_rank, 0);
+  EXPECT_EQ(launch.master_addr, "n1");
+}
+
 TEST(Launch, TasksOfABatchScriptAreNotARank) {
   EXPECT_EQ(launch_of({{"SLURM_NTASKS", "8"}, {"SLURM_JOB_ID", "1"}}).world_size, 1);
 }

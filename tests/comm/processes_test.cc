@@ -153,6 +153,12 @@ TEST(Processes, AStoppedRankIsNamedAfterTheTimeout) {
   expect_sentence(ended[0], 1, "[distributed] rank 0 of 2, step 12: rank 1 sent nothing for 5 s");
 }
 
+TEST(Processes, DifferentMessageSizesEndInTheTimeout) {
+  const auto ended = run("sizes", with(job(2, ranks::free_port()), "TEST_TIMEOUT", "4"));
+  for (const Ended& rank : ended)
+    expect_sentence(rank, 1, concat("[distributed] rank ", &rank - ended.data(), " of 2, start: rank "));
+}
+
 TEST(Processes, DisagreementIsTheSameSentenceOnBoth) {
   const auto ended = run("disagree", job(2, ranks::free_port()));
   for (const Ended& rank : ended) expect_sentence(rank, 1, "[optimizer] lr is 0.01 on rank 0 and 0.02 on rank 1");

@@ -111,14 +111,21 @@ void scenario_disagree(ProcessGroup& group) {
   require_equal(group, "[optimizer] lr", concat("0.0", group.rank() + 1));
 }
 
+// A message whose two ends have different sizes.
+void scenario_sizes(ProcessGroup& group) {
+  std::vector<float> values(100 + 100 * static_cast<std::size_t>(group.rank()));
+  group.sum(std::span<float>(values));
+}
+
 void scenario_sockets(ProcessGroup&) {
   std::printf("%d\n", socket_count());
 }
 
 const std::map<std::string, std::function<void(ProcessGroup&)>>& scenarios() {
   static const std::map<std::string, std::function<void(ProcessGroup&)>> table = {
-      {"sum", scenario_sum},   {"victim", scenario_victim},     {"bytes", scenario_bytes},
-      {"vote", scenario_vote}, {"disagree", scenario_disagree}, {"sockets", scenario_sockets}};
+      {"sum", scenario_sum},    {"victim", scenario_victim},     {"bytes", scenario_bytes},
+      {"vote", scenario_vote},  {"disagree", scenario_disagree}, {"sockets", scenario_sockets},
+      {"sizes", scenario_sizes}};
   return table;
 }
 

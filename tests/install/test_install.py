@@ -75,7 +75,7 @@ def test_kernels_are_usable_without_libtorch(prefix, tmp_path):
 
 def test_every_room_is_usable(prefix, tmp_path):
     python = f"-DPython_EXECUTABLE={REPOSITORY}/.venv/bin/python"
-    build(Path(__file__).parent / "trainer", tmp_path, prefix, python)
+    build(REPOSITORY / "examples" / "trainer", tmp_path, prefix, python)
     assert run(tmp_path / "trainer").startswith("one step")
 
 
@@ -85,7 +85,7 @@ def test_kernel_headers_compile_by_themselves(prefix, tmp_path):
 
 
 def test_the_package_says_what_it_lacks(prefix, tmp_path):
-    result = configure(Path(__file__).parent / "trainer", tmp_path, prefix, *NO_LIBTORCH, "-DPython_EXECUTABLE=/bin/false")
+    result = configure(REPOSITORY / "examples" / "trainer", tmp_path, prefix, *NO_LIBTORCH, "-DPython_EXECUTABLE=/bin/false")
     assert result.returncode != 0
     assert "steepest needs libtorch" in " ".join(result.stdout.split())
 

@@ -22,12 +22,16 @@ def pytest_addoption(parser):
 
 
 def clean_environment(extra=None):
-    """This process's environment without launcher variables, plus `extra` (None removes a variable)."""
+    """This process's environment without launcher variables, plus `extra` (None removes a variable).
+
+    One thread unless a test asks for more: the models are tiny, and spinning threads on a busy machine cost minutes.
+    """
     environment = {
         name: value
         for name, value in os.environ.items()
         if name not in LAUNCHER_NAMES and not name.startswith(LAUNCHER_PREFIXES)
     }
+    environment["OMP_NUM_THREADS"] = "1"
     for name, value in (extra or {}).items():
         if value is None:
             environment.pop(name, None)

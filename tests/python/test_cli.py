@@ -85,9 +85,21 @@ def test_unknown_verb_like_none_lists_all(run):
     refused(run("xylophone"), *VERBS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_unknown_option(run, verb):
-    refused(run(verb, "--no-such-option"), "--no-such-option")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prepare", "text.txt", "--out", "data"),
+        ("eval", "checkpoint", "--data", "data"),
+        ("generate", "checkpoint", "--prompt", "a"),
+        ("methods",),
+    ],
+)
+def test_unknown_option(run, arguments):
+    refused(run(*arguments, "--no-such-option"), "--no-such-option")
+
+
+def test_unknown_option_of_train(run, recipe):
+    refused(run("train", recipe(), "--no-such-option"), "--no-such-option")
 
 
 @pytest.mark.parametrize(
@@ -152,11 +164,15 @@ def test_missing_recipe(run):
         ("--optimizer.lr", "nan", ["lr", "nan"]),
         ("--optimizer.method", "sinkdg", ["sinkdg", "sinkgd"]),
         ("--distributed.aggregate", "median", ["aggregate", "median", "vote"]),
-        ("--model.config", "llama-20", ["llama-20", "llama-20m"]),
     ],
 )
 def test_wrong_keys_and_values_of_the_configuration(run, recipe, flag, value, words):
     refused(run("train", recipe(), flag, value), *words)
+
+
+def test_unknown_model(run, recipe, dataset, tmp_path):
+    arguments = ["--data.path", dataset, "--out", tmp_path / "run"]
+    refused(run("train", recipe(), "--model.config", "llama-20", *arguments), "llama-20", "llama-20m")
 
 
 def test_flag_without_value(run, recipe):
@@ -218,7 +234,7 @@ def test_later_sources_win(run, recipe):
     assert config["train"]["seed"] == 13  # from the flag
     assert config["train"]["schedule"] == "cosine"  # the default
     assert config["optimizer"]["matrix"]["lr"] == 0.5
-    assert config["optimizer"]["lr"] == 0.25
+    assert config["optimizer"]["head"]["lr"] == 0.25
 
 
 def test_flags_take_both_spellings(run, recipe):

@@ -244,7 +244,7 @@ def test_resume_with_another_method_is_refused(run, recipe, tmp_path):
 
 def test_micro_batches_and_threads_change_rounding_only(run, recipe, tmp_path):
     losses = {}
-    for name, keys in {"one": {}, "four": {"micro_batch_size": 4}, "threads": {"threads": 1}}.items():
+    for name, keys in {"one": {}, "four": {"micro_batch_size": 4}, "threads": {"threads": 2}}.items():
         path = recipe("adamw", name=name, max_steps=8, precision="fp32", **keys)
         assert run("train", path, "--out", tmp_path / name).returncode == 0
         losses[name] = [row["train/loss"] for row in rows(tmp_path / name)]
@@ -252,14 +252,24 @@ def test_micro_batches_and_threads_change_rounding_only(run, recipe, tmp_path):
     assert losses["threads"] == pytest.approx(losses["one"], rel=1e-4)
 
 
+@pytest.mark.parametrize("method", ["adamw", "sinkgd"])
+def test_two_threads_repeat_bit_for_bit(run, recipe, tmp_path, method):
+    path = recipe(method, max_steps=8)
+    for name in ("one", "two"):
+        assert run("train", path, "--out", tmp_path / name, env={"OMP_NUM_THREADS": 2}).returncode == 0
+    assert_same_checkpoint(last_checkpoint(tmp_path / "one"), last_checkpoint(tmp_path / "two"))
+
+
 def test_non_finite_gradients_are_skipped_then_refused(run, recipe, tmp_path):
-    out = tmp_path / "out"
-    result = run("train", recipe("sgd", lr=1e30, max_steps=60, clip_norm=0, warmup_steps=0), "--out", out)
+    """Decay of lr * weight_decay = 1e6 multiplies the weights by -1e6 each step, beyond fp32 after seven."""
+    explode = ["--optimizer.lr", "1e6", "--optimizer.weight-decay", "1"]
+    path = recipe("sgd", max_steps=60, warmup_steps=0, schedule="constant")
+    result = run("train", path, "--out", tmp_path / "skip", *explode)
     assert result.returncode == 1
     assert "is not finite" in result.stderr and "lower the learning rate" in result.stderr
     assert "skipped on all ranks" in result.stdout
-    refused = run("train", recipe("sgd", lr=1e30, max_steps=60, warmup_steps=0, non_finite="refuse"), "--out", tmp_path / "refuse")
-    assert refused.returncode == 1 and "refuse" in refused.stderr
+    refused = run("train", path, "--out", tmp_path / "refuse", *explode, "--train.non-finite", "refuse")
+    assert refused.returncode == 1 and "refuse" in refused.stderr and refused.stderr.count("\n") == 1
 
 
 def test_a_text_is_prepared_on_first_use(run, recipe, corpus, tiny_model, tmp_path):

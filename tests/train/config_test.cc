@@ -99,7 +99,7 @@ TEST(Config, EveryErrorNamesKeyValueAndPlace) {
   EXPECT_NE(error_of(kRecipe, {"STEEPEST_TRIAN=1"}).find("STEEPEST_TRIAN] names no section"), std::string::npos);
   EXPECT_NE(error_of(kRecipe, {}, {"--train.seed"}).find("[--train.seed] has no value"), std::string::npos);
   EXPECT_NE(error_of(kRecipe, {}, {"--verbose"}).find("[--verbose] is not an option of train"), std::string::npos);
-  EXPECT_NE(error_of("[optimizer]\nmethod = \"sinkgdd\"\n").find("did you mean sinkgd"), std::string::npos);
+  EXPECT_NE(error_of("[optimizer]\nmethod = \"sinkgdd\"\n").find("[optimizer] method is \"sinkgdd\"; did you mean \"sinkgd\"?"), std::string::npos);
 }
 
 TEST(Config, ContradictionsAreRefused) {

@@ -1,4 +1,4 @@
-// One training step of a tiny LLaMA with an installed steepest: links every room and libtorch.
+// One training step of a tiny LLaMA by SinkGD, on libtorch: model, optimizer and loss from one's own program.
 #include <ATen/ATen.h>
 
 #include <cstdio>
