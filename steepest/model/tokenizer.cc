@@ -40,7 +40,8 @@ struct Tokenizer::State {
   std::array<int, 256> byte_token{};
   bool dummy_prefix = false;
   bool splits_at_newlines = true;  // no piece spans one
-  bool splits_at_words = true;     // no piece has a space after anything else
+  bool has_space_piece = false;
+  bool splits_at_words = true;  // no piece has a space after anything else
 
   std::uint64_t number = next_number();
 
@@ -48,7 +49,20 @@ struct Tokenizer::State {
     std::vector<int> tokens;
     const auto status = processor.Encode(run, &tokens);
     if (!status.ok()) fail("tokenizer", "cannot encode a text of ", run.size(), " bytes: ", status.message());
+    if (!has_space_piece) spaces_from_marks(tokens);
     out.insert(out.end(), tokens.begin(), tokens.end());
+  }
+
+  /// Where the model has no piece for a lone space, the library gives the three bytes of its mark: back to one space.
+  void spaces_from_marks(std::vector<int>& tokens) const {
+    std::size_t kept = 0;
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      const bool mark = i + 3 <= tokens.size() && tokens[i] == byte_token[0xE2] && tokens[i + 1] == byte_token[0x96] &&
+                        tokens[i + 2] == byte_token[0x81];
+      tokens[kept++] = mark ? byte_token[' '] : tokens[i];
+      if (mark) i += 2;
+    }
+    tokens.resize(kept);
   }
 
   void encode_run(std::string_view run, std::vector<int>& out) const;
@@ -126,6 +140,7 @@ Tokenizer Tokenizer::parse(std::string_view file, std::string_view place) {
         break;
       default:
         bytes = with_spaces(piece.text);
+        if (piece.text == kSpaceMark) state->has_space_piece = true;
         if (bytes.find('\n') != std::string::npos) state->splits_at_newlines = false;
         if (const std::size_t word = bytes.find_first_not_of(' ');
             word != std::string::npos && bytes.find(' ', word) != std::string::npos)

@@ -90,6 +90,12 @@ TEST(Tokenizer, WhatHasNoPieceBecomesBytes) {
   EXPECT_EQ(tokenizer.encode("<0x41>").size(), 6u);
 }
 
+TEST(Tokenizer, ASpaceSurvivesWithoutAPieceOfItsOwn) {
+  const Tokenizer tokenizer = tokenizer_of({"▁a", "a"});
+  EXPECT_EQ(tokenizer.encode(" a  a "), (std::vector{kFirstNormal, 3 + ' ', kFirstNormal, 3 + ' '}));
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode(" \xE2\x96\x81 ")), " \xE2\x96\x81 ");
+}
+
 TEST(Tokenizer, ADummyPrefixIsAddedAndTakenOff) {
   const std::string file =
       without_normaliser(model_of({"▁a", "▁", "a"})) + "\x1A\x02\x18\x01";  // normalizer_spec again
