@@ -11,8 +11,12 @@ std::string to_toml(const KeyValue& value) {
   if (const auto* d = std::get_if<double>(&value)) {
     if (std::isnan(*d)) return "nan";
     if (std::isinf(*d)) return *d > 0 ? "inf" : "-inf";
+    // People write 0.0005, not 5e-04.
+    const bool plain = *d == 0 || (std::abs(*d) >= 1e-5 && std::abs(*d) < 1e9);
     char buffer[40];
-    const auto end = std::to_chars(buffer, buffer + sizeof buffer, *d).ptr;
+    const auto end = std::to_chars(buffer, buffer + sizeof buffer, *d,
+                                   plain ? std::chars_format::fixed : std::chars_format::scientific)
+                         .ptr;
     std::string text(buffer, end);
     if (text.find_first_of(".e") == std::string::npos) text += ".0";
     return text;

@@ -1,11 +1,15 @@
 #include "steepest/comm/rendezvous.h"
 
 #include <netdb.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include <cstring>
+#include <memory>
 #include <random>
+#include <string>
 #include <thread>
 
 #include "steepest/base/error.h"
@@ -28,19 +32,52 @@ std::string fresh_token() {
   return hex(static_cast<std::uint64_t>(random()) << 32 | random());
 }
 
-// c10d retries an unknown host until the timeout; a clear answer at once is better.
-void check_host(const Launch& launch) {
+std::string own_name(const Launch& launch) {
+  return concat("rank ", launch.rank, " of ", launch.world_size);
+}
+
+/// One attempt to connect; false for a refusal. A client that tries a free port of its own machine again and again may
+/// be given that port as its own and reach itself: that is no master either.
+bool someone_listens(const addrinfo& where) {
+  const int descriptor = socket(where.ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (descriptor < 0) return false;
+  const timeval limit{1, 0};
+  setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+  sockaddr_storage own{}, peer{};
+  socklen_t own_size = sizeof own, peer_size = sizeof peer;
+  const bool connected = connect(descriptor, where.ai_addr, where.ai_addrlen) == 0 &&
+                         getsockname(descriptor, reinterpret_cast<sockaddr*>(&own), &own_size) == 0 &&
+                         getpeername(descriptor, reinterpret_cast<sockaddr*>(&peer), &peer_size) == 0;
+  close(descriptor);
+  return connected && (own_size != peer_size || std::memcmp(&own, &peer, own_size) != 0);
+}
+
+/// Waits until something accepts connections at the master's address: c10d's own retries exceed its timeout by seconds.
+void wait_for_master(const Launch& launch, std::chrono::milliseconds timeout) {
+  const Clock::time_point deadline = Clock::now() + timeout;
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  const int error = getaddrinfo(launch.master_addr.c_str(), nullptr, nullptr, &found);
-  if (found) freeaddrinfo(found);
+  const int error = getaddrinfo(launch.master_addr.c_str(), std::to_string(launch.master_port).c_str(), &hints, &found);
   if (error != 0)
-    fail("distributed", "rank ", launch.rank, " of ", launch.world_size, ": MASTER_ADDR is \"", launch.master_addr,
+    fail("distributed", own_name(launch), ": MASTER_ADDR is \"", launch.master_addr,
          "\", which this machine cannot resolve (", gai_strerror(error),
          "); set it to the host name or address of rank 0");
+  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, freeaddrinfo);
+  if (launch.rank == 0 && !launch.store_hosted) return;
+  while (true) {
+    for (const addrinfo* one = addresses.get(); one != nullptr; one = one->ai_next)
+      if (someone_listens(*one)) return;
+    if (Clock::now() >= deadline) break;
+    std::this_thread::sleep_for(kPoll);
+  }
+  fail("distributed", own_name(launch), " could not reach rank 0 at ", address(launch), " within ",
+       std::chrono::duration_cast<std::chrono::seconds>(timeout).count(),
+       " s; check that rank 0 runs there and that MASTER_ADDR and MASTER_PORT are right");
 }
 
 Store open_store(const Launch& launch, std::chrono::milliseconds timeout) {
-  check_host(launch);
+  wait_for_master(launch, timeout);
   c10d::TCPStoreOptions options;
   options.port = static_cast<std::uint16_t>(launch.master_port);
   options.isServer = launch.rank == 0 && !launch.store_hosted;
@@ -56,9 +93,8 @@ Store open_store(const Launch& launch, std::chrono::milliseconds timeout) {
     if (options.isServer)
       fail("distributed", "rank 0 of ", launch.world_size, " could not listen at ", address(launch),
            "; set MASTER_ADDR to an address of this machine and MASTER_PORT to a free port");
-    fail("distributed", "rank ", launch.rank, " of ", launch.world_size, " could not reach rank 0 at ", address(launch),
-         " within ", std::chrono::duration_cast<std::chrono::seconds>(timeout).count(),
-         " s; check that rank 0 runs there and that MASTER_ADDR and MASTER_PORT are right");
+    fail("distributed", own_name(launch), " lost the connection to rank 0 at ", address(launch),
+         "; see what rank 0 printed");
   }
 }
 

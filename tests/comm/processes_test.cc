@@ -164,8 +164,30 @@ TEST(Processes, DisagreementIsTheSameSentenceOnBoth) {
   for (const Ended& rank : ended) expect_sentence(rank, 1, "[optimizer] lr is 0.01 on rank 0 and 0.02 on rank 1");
 }
 
+/// A port that refuses connections while this lives. A port that is merely free will not do: a client that tries again
+/// and again may be given it as its own port, and then reaches itself.
+class RefusingPort {
+ public:
+  RefusingPort() : descriptor_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    EXPECT_EQ(bind(descriptor_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(getsockname(descriptor_, reinterpret_cast<sockaddr*>(&address), &size), 0);
+    port_ = ntohs(address.sin_port);
+  }
+  ~RefusingPort() { close(descriptor_); }
+  int port() const { return port_; }
+
+ private:
+  int descriptor_;
+  int port_ = 0;
+};
+
 TEST(Processes, AnUnreachableMasterIsNamed) {
-  auto environments = with(job(2, ranks::free_port()), "TEST_TIMEOUT", "2");
+  const RefusingPort refusing;
+  auto environments = with(job(2, refusing.port()), "TEST_TIMEOUT", "2");
   const std::string port = environments[1]["MASTER_PORT"];
   expect_sentence(run("sum", {environments[1]}).front(), 1,
                   "[distributed] rank 1 of 2 could not reach rank 0 at 127.0.0.1:" + port + " within 2 s");
