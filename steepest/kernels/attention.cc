@@ -100,28 +100,7 @@ void BackwardTile(std::size_t rows, std::ptrdiff_t lead, float scale, const floa
   }
   for (std::size_t row = 0; row < rows; row += 2) {
     const std::uint16_t* const a = ds + row * kColumns;
-    const std::uint16_t* const b = a + kColumns;
-    std::uint16_t* const out = ds_packed + row * kColumns;
-    if (row + 1 == rows) {
-      for (std::size_t c = 0; c < kColumns; ++c) {
-        out[2 * c] = a[c];
-        out[2 * c + 1] = 0;
-      }
-      break;
-    }
-#if HWY_TARGET != HWY_SCALAR
-    const hn::Full128<std::uint16_t> h;
-    for (std::size_t c = 0; c < kColumns; c += 8) {
-      const auto x = hn::LoadU(h, a + c), y = hn::LoadU(h, b + c);
-      hn::StoreU(hn::InterleaveLower(h, x, y), h, out + 2 * c);
-      hn::StoreU(hn::InterleaveUpper(h, x, y), h, out + 2 * c + 8);
-    }
-#else
-    for (std::size_t c = 0; c < kColumns; ++c) {
-      out[2 * c] = a[c];
-      out[2 * c + 1] = b[c];
-    }
-#endif
+    interleave(kColumns, a, row + 1 < rows ? a + kColumns : nullptr, ds_packed + row * kColumns);
   }
 }
 

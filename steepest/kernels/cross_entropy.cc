@@ -4,6 +4,7 @@
 
 #include "steepest/base/parallel.h"
 #include "steepest/kernels/dispatch.h"
+#include "steepest/kernels/packing.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "steepest/kernels/cross_entropy.cc"
@@ -47,6 +48,52 @@ void softmax(std::size_t rows, std::size_t width, const std::int64_t* target, T*
   });
 }
 
+void AddSoftmaxTile(std::size_t rows, std::size_t columns, const float* logits, std::size_t stride, float* highest,
+                    float* sum) {
+  const Floats d;
+  const std::size_t lanes = hn::Lanes(d), whole = columns - columns % lanes;
+  for (std::size_t row = 0; row < rows; ++row) {
+    const float* const z = logits + row * stride;
+    VecF most = hn::Set(d, highest[row]);
+    for (std::size_t i = 0; i < whole; i += lanes) most = hn::Max(most, load(d, z + i));
+    float m = hn::GetLane(hn::MaxOfLanes(d, most));
+    for (std::size_t i = whole; i < columns; ++i) m = z[i] > m ? z[i] : m;
+    VecF total = hn::Zero(d);
+    for (std::size_t i = 0; i < whole; i += lanes)
+      total = hn::Add(total, exp(d, hn::Sub(load(d, z + i), hn::Set(d, m))));
+    float added = hn::GetLane(hn::SumOfLanes(d, total));
+    for (std::size_t i = whole; i < columns; ++i) added += std::exp(z[i] - m);
+    sum[row] = sum[row] * std::exp(highest[row] - m) + added;
+    highest[row] = m;
+  }
+}
+
+void SoftmaxGradientTile(std::size_t rows, std::size_t columns, const float* logits, std::size_t stride,
+                         const float* logsumexp, const std::int64_t* target, std::int64_t first_column, float factor,
+                         std::uint16_t* p, std::size_t p_stride, std::uint16_t* packed) {
+  const Floats d;
+  const std::size_t lanes = hn::Lanes(d), whole = columns - columns % lanes, even = rows + rows % 2;
+  for (std::size_t row = 0; row < rows; ++row) {
+    const float* const z = logits + row * stride;
+    std::uint16_t* const out = p + row * p_stride;
+    for (std::size_t i = 0; i < whole; i += lanes)
+      store(hn::Mul(exp(d, hn::Sub(load(d, z + i), hn::Set(d, logsumexp[row]))), hn::Set(d, factor)), d, out + i);
+    for (std::size_t i = whole; i < columns; ++i) store_one(factor * std::exp(z[i] - logsumexp[row]), out + i);
+    if (columns % 2 != 0) out[columns] = 0;
+    const std::int64_t correct = target[row] - first_column;
+    if (correct >= 0 && correct < static_cast<std::int64_t>(columns))
+      store_one(factor * (std::exp(z[correct] - logsumexp[row]) - 1.0f), out + correct);
+    if (row % 2 == 0 && row + 1 < rows) continue;
+    const std::uint16_t* const first_row = row % 2 == 0 ? out : out - p_stride;
+    for (std::size_t first = 0; first < columns; first += kPanelWidth) {
+      const std::size_t width = panel_width(first, columns), n = columns - first < width ? columns - first : width;
+      std::uint16_t* const to = packed + first * even + row / 2 * 2 * width;
+      interleave(n, first_row + first, row % 2 == 0 ? nullptr : out + first, to);
+      for (std::size_t i = 2 * n; i < 2 * width; ++i) to[i] = 0;
+    }
+  }
+}
+
 void SoftmaxF32(std::size_t rows, std::size_t width, const std::int64_t* target, float* logits, double* nll,
                 float* inverse) {
   softmax(rows, width, target, logits, nll, inverse);
@@ -66,6 +113,8 @@ namespace steepest {
 
 HWY_EXPORT(SoftmaxF32);
 HWY_EXPORT(SoftmaxBf16);
+HWY_EXPORT(AddSoftmaxTile);
+HWY_EXPORT(SoftmaxGradientTile);
 
 void softmax_rows(std::size_t rows, std::size_t width, const std::int64_t* target, float* logits, double* nll,
                   float* inverse) {
@@ -74,6 +123,17 @@ void softmax_rows(std::size_t rows, std::size_t width, const std::int64_t* targe
 void softmax_rows(std::size_t rows, std::size_t width, const std::int64_t* target, std::uint16_t* logits, double* nll,
                   float* inverse) {
   STEEPEST_DISPATCH(SoftmaxBf16)(rows, width, target, logits, nll, inverse);
+}
+
+void add_softmax_tile(std::size_t rows, std::size_t columns, const float* logits, std::size_t stride, float* highest,
+                      float* sum) {
+  STEEPEST_DISPATCH(AddSoftmaxTile)(rows, columns, logits, stride, highest, sum);
+}
+void softmax_gradient_tile(std::size_t rows, std::size_t columns, const float* logits, std::size_t stride,
+                           const float* logsumexp, const std::int64_t* target, std::int64_t first_column, float factor,
+                           std::uint16_t* p, std::size_t p_stride, std::uint16_t* packed) {
+  STEEPEST_DISPATCH(SoftmaxGradientTile)
+  (rows, columns, logits, stride, logsumexp, target, first_column, factor, p, p_stride, packed);
 }
 
 }  // namespace steepest

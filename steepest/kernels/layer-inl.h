@@ -44,6 +44,25 @@ HWY_INLINE void store(VecF v, Floats, std::uint16_t* p) {
   hn::StoreU(hn::DemoteTo(Halves(), hn::BitCast(i, hn::ShiftRight<16>(kept))), Halves(), p);
 }
 
+/// out[2 i + j] = (j ? b : a)[i]; a null b is zero.
+HWY_INLINE void interleave(std::size_t n, const std::uint16_t* a, const std::uint16_t* b, std::uint16_t* out) {
+  std::size_t i = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::Full128<std::uint16_t> d;
+  if (b) {
+    for (; i + 8 <= n; i += 8) {
+      const auto x = hn::LoadU(d, a + i), y = hn::LoadU(d, b + i);
+      hn::StoreU(hn::InterleaveLower(d, x, y), d, out + 2 * i);
+      hn::StoreU(hn::InterleaveUpper(d, x, y), d, out + 2 * i + 8);
+    }
+  }
+#endif
+  for (; i < n; ++i) {
+    out[2 * i] = a[i];
+    out[2 * i + 1] = b ? b[i] : 0;
+  }
+}
+
 HWY_INLINE float load_one(const float* p) {
   return *p;
 }

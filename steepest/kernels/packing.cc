@@ -107,25 +107,6 @@ HWY_INLINE const std::uint16_t* as_bf16(const float* source, std::size_t n, std:
   return buffer;
 }
 
-/// out[2 i + j] = (j ? b : a)[i]; a null b is zero.
-HWY_INLINE void interleave(std::size_t n, const std::uint16_t* a, const std::uint16_t* b, std::uint16_t* out) {
-  std::size_t i = 0;
-#if HWY_TARGET != HWY_SCALAR
-  const hn::Full128<std::uint16_t> d;
-  if (b) {
-    for (; i + 8 <= n; i += 8) {
-      const auto x = hn::LoadU(d, a + i), y = hn::LoadU(d, b + i);
-      hn::StoreU(hn::InterleaveLower(d, x, y), d, out + 2 * i);
-      hn::StoreU(hn::InterleaveUpper(d, x, y), d, out + 2 * i + 8);
-    }
-  }
-#endif
-  for (; i < n; ++i) {
-    out[2 * i] = a[i];
-    out[2 * i + 1] = b ? b[i] : 0;
-  }
-}
-
 template <class T>
 void rows_packed(std::size_t k, std::size_t n, const T* source, std::size_t stride, std::uint16_t* packed) {
   const std::size_t pairs = (k + 1) / 2;

@@ -64,21 +64,21 @@ struct LossBackward : torch::autograd::Node {
   void release_variables() override { tape.reset(); }
 
   void run(Tape& now, float upstream) const {
-    const auto hidden = static_cast<std::size_t>(weights->config.hidden_size);
-    add_head_gradient(now.head, upstream, weights->gradient(weights->head.parameters[0]));
-    now.head.head_gradient.reset();
+    const auto width = static_cast<std::size_t>(weights->config.hidden_size);
+    const at::Tensor hidden_gradient =
+        head_loss_backward(now.head, weights->head.matrix, upstream, weights->gradient(weights->head.parameters[0]));
+    now.head = {};
 
     StreamGradient gradient;
     gradient.full = at::empty({now.shape.rows(), weights->config.hidden_size}, at::kFloat);
     gradient.operand = now.precision == Precision::Bf16 ? at::empty_like(gradient.full, at::kBFloat16) : gradient.full;
-    if (upstream != 1) now.head.hidden_gradient.mul_(upstream);
-    norm_backward(*weights, weights->final_norm, now.precision, now.head.hidden_gradient, now.last, now.last_rstd,
-                  false, gradient);
+    norm_backward(*weights, weights->final_norm, now.precision, hidden_gradient, now.last, now.last_rstd, false,
+                  gradient);
     for (std::size_t i = now.layers.size(); i-- > 0;) {
       layer_backward(*weights, i, now.precision, now.shape, now.layers[i], gradient);
       now.layers[i] = {};
     }
-    scatter_add_rows(static_cast<std::size_t>(now.shape.rows()), hidden, now.tokens.const_data_ptr<std::int64_t>(),
+    scatter_add_rows(static_cast<std::size_t>(now.shape.rows()), width, now.tokens.const_data_ptr<std::int64_t>(),
                      data<float>(gradient.full), 1.0f, data<float>(weights->gradient(weights->embedding)));
   }
 };
