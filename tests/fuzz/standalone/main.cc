@@ -61,7 +61,8 @@ std::vector<std::string> read_seeds(const std::filesystem::path& folder) {
   return seeds;
 }
 
-/// One random change: a bit, a byte, an integer of a telling value, a part removed, doubled or taken from another seed.
+/// One random change: a bit, a byte, a binary or written number of a telling value, a part removed, doubled or taken
+/// from another seed.
 void change(std::string& input, const std::vector<std::string>& seeds, Random& random) {
   const std::size_t at = random.below(input.size() + 1);
   const std::size_t length =
@@ -69,7 +70,21 @@ void change(std::string& input, const std::vector<std::string>& seeds, Random& r
   static constexpr std::int64_t kTelling[] = {0,         1,         -1,        2,         7,         8,     63,
                                               64,        127,       128,       255,       256,       65535, 65536,
                                               INT32_MAX, INT32_MIN, INT64_MAX, INT64_MIN, 1LL << 40, -2};
-  switch (random.below(7)) {
+  static constexpr const char* kWords[] = {"-1",
+                                           "0",
+                                           "9223372036854775808",
+                                           "18446744073709551615",
+                                           "1e999",
+                                           "-0.0",
+                                           "0.5",
+                                           "null",
+                                           "true",
+                                           "{}",
+                                           "[]",
+                                           "\"\"",
+                                           "\\u0000",
+                                           "\xFF"};
+  switch (random.below(9)) {
     case 0:
       if (at < input.size()) input[at] = static_cast<char>(input[at] ^ 1 << random.below(8));
       break;
@@ -91,6 +106,16 @@ void change(std::string& input, const std::vector<std::string>& seeds, Random& r
     case 5:
       input.insert(at, 1, static_cast<char>(random.below(256)));
       break;
+    case 6:
+      input.replace(at, random.below(2) * length, kWords[random.below(std::size(kWords))]);
+      break;
+    case 7: {  // a whole number becomes another
+      const std::size_t digit = input.find_first_of("0123456789", at);
+      if (digit == std::string::npos) break;
+      const std::size_t after = std::min(input.find_first_not_of("0123456789.e", digit), input.size());
+      input.replace(digit, after - digit, kWords[random.below(std::size(kWords))]);
+      break;
+    }
     default: {
       const std::string& other = seeds[random.below(seeds.size())];
       const std::size_t from = random.below(other.size() + 1);
