@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <sys/resource.h>
 
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <deque>
@@ -13,7 +14,7 @@
 #include "steepest/comm/agree.h"
 #include "steepest/data/prepare.h"
 #include "steepest/train/checkpoint.h"
-#include "steepest/train/group_evaluation.h"
+#include "steepest/train/evaluate.h"
 #include "steepest/train/metrics.h"
 #include "steepest/train/schedule.h"
 #include "steepest/train/setup.h"
@@ -198,8 +199,12 @@ class Run {
         state_.step == 1 || state_.step == config_.train.max_steps || (every > 0 && state_.step % every == 0);
     if (!due || !validation_) return std::nullopt;
     group_->set_place(concat("evaluation after step ", state_.step));
-    return evaluate_on_group(*model_, *validation_, config_.data.sequence_length, config_.eval.tokens,
-                             config_.train.micro_batch_size, precision_of(config_.train), *group_);
+    const Evaluation mine =
+        evaluate(*model_, *validation_, config_.data.sequence_length, config_.eval.tokens,
+                 config_.train.micro_batch_size, precision_of(config_.train), {group_->rank(), group_->world_size()});
+    std::array<double, 2> sums = {mine.nll, static_cast<double>(mine.tokens)};
+    group_->sum(std::span<double>(sums));
+    return sums[0] / sums[1];
   }
 
   void log(std::int64_t t, const StepReport& report, double seconds, std::uint64_t sent,
