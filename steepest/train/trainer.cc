@@ -69,7 +69,6 @@ class Run {
         stop_(request.stop),
         reporter_(reporter),
         group_(ProcessGroup::connect(request.launch, std::chrono::seconds(config_.distributed.timeout))) {
-    validate(config_.optimizer, group_->world_size());
     require_equal(*group_, "recipe", to_toml(config_));
     claim_folder(request.resume);
     data_ = open_data(config_, out_, *group_, reporter_);
@@ -88,6 +87,7 @@ class Run {
 
   Outcome run() {
     if (group_->rank() == 0) {
+      create_folder();
       write_file_atomic(out_ / "recipe.toml", to_toml(config_));
       metrics_.emplace(out_, state_.step + 1);
       say(start_tables(config_, *model_, *optimizer_, *loader_, *group_));
@@ -122,16 +122,17 @@ class Run {
   /// A run folder is never overwritten by accident.
   void claim_folder(const std::string& resume) {
     on_rank_zero(*group_, [&] {
-      try {
-        fs::create_directories(out_ / "checkpoints");
-      } catch (const fs::filesystem_error& error) {
-        fail("--out", out_.string(), " cannot be used: ", error.code().message(), "; choose another folder");
-      }
       remove_partial_checkpoints(out_);
       if (const auto found = newest_checkpoint(out_); found && resume.empty())
         fail("--out", out_.string(), " already holds a run (", found->filename().string(),
              "); continue it with --resume auto or choose another folder");
     });
+  }
+
+  void create_folder() const {
+    std::error_code error;
+    fs::create_directories(out_ / "checkpoints", error);
+    if (error) fail("--out", out_.string(), " cannot be created: ", error.message(), "; choose another folder");
   }
 
   void resume(const TrainRequest& request) {
