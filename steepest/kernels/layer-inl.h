@@ -85,7 +85,7 @@ HWY_INLINE void store_one(float v, std::uint16_t* p) {
 /// A NaN stays a NaN.
 HWY_INLINE VecF exp(Floats d, VecF x) {
   const hn::RebindToSigned<Floats> i;
-  const VecF clamped = hn::IfThenElse(hn::IsNaN(x), x, hn::Min(hn::Max(x, hn::Set(d, -87.0f)), hn::Set(d, 88.0f)));
+  const VecF clamped = hn::Min(hn::Max(x, hn::Set(d, -87.0f)), hn::Set(d, 88.0f));
   const VecF whole = hn::Round(hn::Mul(clamped, hn::Set(d, 1.44269504f)));
   // ln 2 in two parts, the first with few bits, so that the remainder r keeps its digits.
   const VecF r = hn::MulAdd(whole, hn::Set(d, 2.12194440e-4f), hn::MulAdd(whole, hn::Set(d, -0.693359375f), clamped));
@@ -97,7 +97,8 @@ HWY_INLINE VecF exp(Floats d, VecF x) {
   p = hn::MulAdd(p, r, hn::Set(d, 0.5f));
   p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
   p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
-  return hn::BitCast(d, hn::Add(hn::BitCast(i, p), hn::ShiftLeft<23>(hn::NearestInt(whole))));
+  const VecF result = hn::BitCast(d, hn::Add(hn::BitCast(i, p), hn::ShiftLeft<23>(hn::NearestInt(whole))));
+  return hn::IfThenElse(hn::IsNaN(x), x, result);
 }
 
 }  // namespace HWY_NAMESPACE

@@ -246,8 +246,10 @@ void validate(const LlamaConfig& config, std::string_view place) {
   if (scaling.kind == RopeScaling::Kind::Llama3) {
     if (!(scaling.low_freq_factor > 0) || !(scaling.high_freq_factor > scaling.low_freq_factor))
       fail(place, "rope_scaling high_freq_factor must be above low_freq_factor, which must be positive");
-    if (!(scaling.original_max_position_embeddings >= 1))
-      fail(place, "rope_scaling original_max_position_embeddings must be at least 1");
+    const double original = scaling.original_max_position_embeddings;
+    if (!(original >= 1 && original <= 0x1p30) || original != std::floor(original))
+      fail(place, "rope_scaling original_max_position_embeddings is ", original,
+           "; it must be an integer of at least 1");
   }
 }
 

@@ -1,5 +1,5 @@
-// Prints nothing; reads a Hugging Face folder and a safetensors file of tokens, writes logits, loss and gradients, so that
-// tests/python/test_llama_parity.py can compare them with transformers'.
+// Prints nothing; reads a Hugging Face folder and a safetensors file of tokens, writes logits, loss and gradients, so
+// that tests/python/test_llama_parity.py can compare them with transformers'.
 //   llama_outputs FOLDER IN.safetensors OUT.safetensors fp32|bf16 [SAVE_FOLDER]
 // IN holds "inputs" and "targets", I64 [batch, length]. With SAVE_FOLDER the model is also saved there.
 #include <ATen/ATen.h>
@@ -22,7 +22,9 @@ at::Tensor tokens(const steepest::SafetensorsFile& file, const char* name) {
 }
 
 steepest::TensorView view(const std::string& name, const at::Tensor& tensor) {
-  return {name, steepest::Dtype::F32, tensor.sizes().vec(),
+  return {name,
+          steepest::Dtype::F32,
+          tensor.sizes().vec(),
           {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()}};
 }
 
