@@ -39,7 +39,7 @@ void check_host(const Launch& launch) {
          "); set it to the host name or address of rank 0");
 }
 
-Store open_store(const Launch& launch, std::chrono::milliseconds timeout) {
+Store open_store(const Launch& launch, std::chrono::seconds timeout) {
   check_host(launch);
   c10d::TCPStoreOptions options;
   options.port = static_cast<std::uint16_t>(launch.master_port);
@@ -53,12 +53,7 @@ Store open_store(const Launch& launch, std::chrono::milliseconds timeout) {
     if (options.isServer && reason.find("EADDRINUSE") != std::string::npos)
       fail("distributed", "rank 0 of ", launch.world_size, ": port ", launch.master_port,
            " of this machine is in use by another program; set MASTER_PORT to a free port for all ranks");
-    if (options.isServer)
-      fail("distributed", "rank 0 of ", launch.world_size, " could not listen at ", address(launch),
-           "; set MASTER_ADDR to an address of this machine and MASTER_PORT to a free port");
-    fail("distributed", "rank ", launch.rank, " of ", launch.world_size, " could not reach rank 0 at ", address(launch),
-         " within ", std::chrono::duration_cast<std::chrono::seconds>(timeout).count(),
-         " s; check that rank 0 runs there and that MASTER_ADDR and MASTER_PORT are right");
+    fail_unreachable(launch, timeout);
   }
 }
 
@@ -122,6 +117,14 @@ std::string join(const Launch& launch, const Store& store, Clock::time_point dea
 }
 
 }  // namespace
+
+void fail_unreachable(const Launch& launch, std::chrono::seconds timeout) {
+  if (launch.rank == 0 && !launch.store_hosted)
+    fail("distributed", "rank 0 of ", launch.world_size, " could not meet the others at ", address(launch), " within ",
+         timeout.count(), " s; set MASTER_ADDR to an address of this machine and MASTER_PORT to a free port of it");
+  fail("distributed", "rank ", launch.rank, " of ", launch.world_size, " could not reach rank 0 at ", address(launch),
+       " within ", timeout.count(), " s; check that rank 0 runs there and that MASTER_ADDR and MASTER_PORT are right");
+}
 
 c10::intrusive_ptr<c10d::Store> meet(const Launch& launch, std::chrono::seconds timeout) {
   const Clock::time_point deadline = Clock::now() + timeout;
