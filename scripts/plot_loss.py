@@ -54,7 +54,7 @@ def main():
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.margins(x=0.06)
+    axes.margins(x=0.08)
     axes.legend(frameon=False)
     figure.savefig(arguments.out, dpi=150)
 

@@ -85,7 +85,7 @@ Key<T> number(std::string name, V T::*member, double low, double high, std::stri
   return {std::move(name), std::move(doc), set, get};
 }
 
-/// A string key; with `choices`, only those. An empty string prints as not set unless it is a choice.
+/// A string key; with `choices`, only those. An empty string counts as not set.
 template <class T>
 Key<T> text(std::string name, std::string T::*member, std::vector<std::string> choices, std::string doc) {
   auto set = [member, choices](T& target, const KeyValue& value, std::string_view place) {

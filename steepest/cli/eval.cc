@@ -41,11 +41,11 @@ int run_eval(const EvalOptions& options) {
   const Evaluation result = evaluate(model, windows, length, options.tokens, batch, Precision::Fp32);
   if (options.json) {
     const nlohmann::ordered_json object = {
-        {"loss", result.loss}, {"perplexity", result.perplexity}, {"tokens", result.tokens}};
+        {"loss", result.loss()}, {"perplexity", result.perplexity()}, {"tokens", result.tokens}};
     std::cout << object.dump() << '\n';
   } else {
-    std::cout << std::fixed << std::setprecision(6) << "loss " << result.loss << "\nperplexity " << std::setprecision(4)
-              << result.perplexity << "\ntokens " << result.tokens << '\n';
+    std::cout << std::fixed << std::setprecision(6) << "loss " << result.loss() << "\nperplexity "
+              << std::setprecision(4) << result.perplexity() << "\ntokens " << result.tokens << '\n';
   }
   return 0;
 }
@@ -57,7 +57,7 @@ void add_eval(CLI::App& app, Run& run) {
   CLI::App* const verb = app.add_subcommand("eval", "Measure a model's loss on the validation tokens");
   verb->add_option("CHECKPOINT", options->checkpoint, "Any Hugging Face LLaMA folder")->required();
   verb->add_option("--data", options->data, "Folder written by steepest prepare")->required();
-  verb->add_option("--tokens", options->tokens, "Predicted tokens, rounded up to whole windows (default: all)")
+  verb->add_option("--tokens", options->tokens, "Predicted tokens (default: all)")
       ->check(CLI::Range(std::int64_t{1}, std::numeric_limits<std::int64_t>::max() / 2));
   verb->add_flag("--json", options->json, "As one JSON object");
   verb->callback([options, &run] { run = [options] { return run_eval(*options); }; });

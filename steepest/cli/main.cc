@@ -39,10 +39,11 @@ std::string explain(const CLI::App& app, const CLI::ParseError& error, int argc,
     return "\"" + first + "\" is not a verb; " +
            (near.empty() ? "the verbs are " + list : "did you mean " + near + "?");
   }
+  if (first.starts_with('-')) return "\"" + first + "\" is not an option; the verbs are " + list;
   std::string message = error.what();
   for (char& c : message)
     if (c == '\n') c = ' ';
-  return message + "; see steepest " + (first.starts_with('-') ? "" : first + " ") + "--help";
+  return message + "; see steepest " + first + " --help";
 }
 
 }  // namespace

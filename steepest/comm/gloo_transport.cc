@@ -180,9 +180,7 @@ std::unique_ptr<Transport> connect_gloo(const Launch& launch, std::chrono::secon
   std::thread worker(std::move(task));
   if (result.wait_for(timeout + kGrace) == std::future_status::timeout) {
     worker.detach();
-    fail("distributed", "rank ", launch.rank, " of ", launch.world_size, " had no answer from ", launch.master_addr,
-         ':', launch.master_port, " within ", timeout.count(),
-         " s; check that MASTER_ADDR and MASTER_PORT name rank 0 of this job and not another program");
+    fail_unreachable(launch, timeout);
   }
   worker.join();
   return result.get();

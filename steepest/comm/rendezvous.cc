@@ -32,10 +32,6 @@ std::string fresh_token() {
   return hex(static_cast<std::uint64_t>(random()) << 32 | random());
 }
 
-std::string own_name(const Launch& launch) {
-  return concat("rank ", launch.rank, " of ", launch.world_size);
-}
-
 /// One attempt to connect; false for a refusal. A client that tries a free port of its own machine again and again may
 /// be given that port as its own and reach itself: that is no master either.
 bool someone_listens(const addrinfo& where) {
@@ -53,14 +49,14 @@ bool someone_listens(const addrinfo& where) {
 }
 
 /// Waits until something accepts connections at the master's address: c10d's own retries exceed its timeout by seconds.
-void wait_for_master(const Launch& launch, std::chrono::milliseconds timeout) {
+void wait_for_master(const Launch& launch, std::chrono::seconds timeout) {
   const Clock::time_point deadline = Clock::now() + timeout;
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
   const int error = getaddrinfo(launch.master_addr.c_str(), std::to_string(launch.master_port).c_str(), &hints, &found);
   if (error != 0)
-    fail("distributed", own_name(launch), ": MASTER_ADDR is \"", launch.master_addr,
+    fail("distributed", "rank ", launch.rank, " of ", launch.world_size, ": MASTER_ADDR is \"", launch.master_addr,
          "\", which this machine cannot resolve (", gai_strerror(error),
          "); set it to the host name or address of rank 0");
   const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, freeaddrinfo);
@@ -71,12 +67,10 @@ void wait_for_master(const Launch& launch, std::chrono::milliseconds timeout) {
     if (Clock::now() >= deadline) break;
     std::this_thread::sleep_for(kPoll);
   }
-  fail("distributed", own_name(launch), " could not reach rank 0 at ", address(launch), " within ",
-       std::chrono::duration_cast<std::chrono::seconds>(timeout).count(),
-       " s; check that rank 0 runs there and that MASTER_ADDR and MASTER_PORT are right");
+  fail_unreachable(launch, timeout);
 }
 
-Store open_store(const Launch& launch, std::chrono::milliseconds timeout) {
+Store open_store(const Launch& launch, std::chrono::seconds timeout) {
   wait_for_master(launch, timeout);
   c10d::TCPStoreOptions options;
   options.port = static_cast<std::uint16_t>(launch.master_port);
@@ -90,11 +84,7 @@ Store open_store(const Launch& launch, std::chrono::milliseconds timeout) {
     if (options.isServer && reason.find("EADDRINUSE") != std::string::npos)
       fail("distributed", "rank 0 of ", launch.world_size, ": port ", launch.master_port,
            " of this machine is in use by another program; set MASTER_PORT to a free port for all ranks");
-    if (options.isServer)
-      fail("distributed", "rank 0 of ", launch.world_size, " could not listen at ", address(launch),
-           "; set MASTER_ADDR to an address of this machine and MASTER_PORT to a free port");
-    fail("distributed", own_name(launch), " lost the connection to rank 0 at ", address(launch),
-         "; see what rank 0 printed");
+    fail_unreachable(launch, timeout);
   }
 }
 
@@ -158,6 +148,14 @@ std::string join(const Launch& launch, const Store& store, Clock::time_point dea
 }
 
 }  // namespace
+
+void fail_unreachable(const Launch& launch, std::chrono::seconds timeout) {
+  if (launch.rank == 0 && !launch.store_hosted)
+    fail("distributed", "rank 0 of ", launch.world_size, " could not meet the others at ", address(launch), " within ",
+         timeout.count(), " s; set MASTER_ADDR to an address of this machine and MASTER_PORT to a free port of it");
+  fail("distributed", "rank ", launch.rank, " of ", launch.world_size, " could not reach rank 0 at ", address(launch),
+       " within ", timeout.count(), " s; check that rank 0 runs there and that MASTER_ADDR and MASTER_PORT are right");
+}
 
 c10::intrusive_ptr<c10d::Store> meet(const Launch& launch, std::chrono::seconds timeout) {
   const Clock::time_point deadline = Clock::now() + timeout;

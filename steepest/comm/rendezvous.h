@@ -16,4 +16,7 @@ namespace steepest {
 /// Throws Error within `timeout`, naming the master or the ranks that did not arrive.
 c10::intrusive_ptr<c10d::Store> meet(const Launch& launch, std::chrono::seconds timeout);
 
+/// Throws the Error of a rank that found nobody at the master's address.
+[[noreturn]] void fail_unreachable(const Launch& launch, std::chrono::seconds timeout);
+
 }  // namespace steepest

@@ -14,47 +14,60 @@ class Board {
   Board(int world_size, std::chrono::milliseconds timeout)
       : timeout_(timeout), posts_(static_cast<std::size_t>(world_size)), gone_(posts_.size(), false) {}
 
-  using Messages = std::span<const std::span<const std::byte>>;
+  using Outgoing = std::span<const std::span<const std::byte>>;
+  using Incoming = std::span<const std::span<std::byte>>;
 
-  // Shows `mine`, waits until every rank has done so, and returns all posts. `turn` counts the calls of this rank.
-  void post(std::size_t rank, Messages mine) {
+  void exchange(std::size_t rank, Outgoing outgoing, Incoming incoming) {
     std::unique_lock lock(mutex_);
-    posts_[rank].messages = mine;
-    ++posts_[rank].shown;
-    changed_.notify_all();
-    wait_for_all(lock, rank, &Post::shown);
-  }
-
-  std::span<const std::byte> message(std::size_t from, std::size_t to) const { return posts_[from].messages[to]; }
-
-  // Waits until every rank has copied, so that the posted memory may change.
-  void finish(std::size_t rank) {
-    std::unique_lock lock(mutex_);
-    ++posts_[rank].copied;
-    changed_.notify_all();
-    wait_for_all(lock, rank, &Post::copied);
+    try {
+      posts_[rank].messages = outgoing;
+      advance(lock, rank, &Post::shown);
+      copy(rank, incoming);
+      advance(lock, rank, &Post::copied);
+    } catch (...) {
+      depart(rank);  // still under the lock: the memory that it showed is about to go
+      throw;
+    }
   }
 
   void leave(std::size_t rank) {
     const std::lock_guard lock(mutex_);
-    gone_[rank] = true;
-    changed_.notify_all();
+    depart(rank);
   }
 
  private:
   struct Post {
-    Messages messages;
+    Outgoing messages;
     std::uint64_t shown = 0;
     std::uint64_t copied = 0;
   };
 
-  void wait_for_all(std::unique_lock<std::mutex>& lock, std::size_t rank, std::uint64_t Post::*count) {
-    const std::uint64_t target = posts_[rank].*count;
+  void depart(std::size_t rank) {
+    gone_[rank] = true;
+    changed_.notify_all();
+  }
+
+  // Counts this rank's arrival at a point of the exchange and waits for all others'.
+  void advance(std::unique_lock<std::mutex>& lock, std::size_t rank, std::uint64_t Post::*count) {
+    const std::uint64_t target = ++(posts_[rank].*count);
+    changed_.notify_all();
     const auto deadline = std::chrono::steady_clock::now() + timeout_;
     for (std::size_t r = 0; r < posts_.size(); ++r) {
       const bool woken = changed_.wait_until(lock, deadline, [&] { return posts_[r].*count >= target || gone_[r]; });
       if (!woken) throw PeerError(static_cast<int>(r), concat("sent nothing for ", timeout_.count(), " ms"));
       if (posts_[r].*count < target) throw PeerError(static_cast<int>(r), "has left");
+    }
+  }
+
+  // Under the lock, so that no rank can leave with its memory while another reads there.
+  void copy(std::size_t rank, Incoming incoming) const {
+    for (std::size_t r = 0; r < incoming.size(); ++r) {
+      if (r == rank || incoming[r].empty()) continue;
+      if (gone_[r]) throw PeerError(static_cast<int>(r), "has left");
+      const std::span<const std::byte> message = posts_[r].messages[rank];
+      if (message.size() != incoming[r].size())
+        throw PeerError(static_cast<int>(r), concat("sent ", message.size(), " bytes instead of ", incoming[r].size()));
+      std::copy(message.begin(), message.end(), incoming[r].begin());
     }
   }
 
@@ -73,15 +86,7 @@ class ThreadTransport : public Transport {
 
   void exchange(std::span<const std::span<const std::byte>> outgoing,
                 std::span<const std::span<std::byte>> incoming) override {
-    board_->post(rank_, outgoing);
-    for (std::size_t r = 0; r < incoming.size(); ++r) {
-      if (r == rank_ || incoming[r].empty()) continue;
-      const std::span<const std::byte> message = board_->message(r, rank_);
-      if (message.size() != incoming[r].size())
-        throw PeerError(static_cast<int>(r), concat("sent ", message.size(), " bytes instead of ", incoming[r].size()));
-      std::copy(message.begin(), message.end(), incoming[r].begin());
-    }
-    board_->finish(rank_);
+    board_->exchange(rank_, outgoing, incoming);
   }
 
  private:

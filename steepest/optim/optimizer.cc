@@ -107,7 +107,7 @@ struct Optimizer::Impl {
 Optimizer::Optimizer(OptimizerRecipe recipe, std::vector<Parameter> parameters, bool voted)
     : impl_(std::make_unique<Impl>()) {
   Impl& o = *impl_;
-  validate(recipe, 1);
+  validate(recipe);
   std::vector<PlannedParameter> shapes;
   std::map<const void*, std::string> seen;
   for (const Parameter& p : parameters) {

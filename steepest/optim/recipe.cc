@@ -130,21 +130,19 @@ void set_key(OptimizerRecipe& recipe, Role role, const Key<RoleRecipe>& key, con
   recipe.given.push_back({key.name, std::string(place), {role}});
 }
 
-void validate(const OptimizerRecipe& recipe, int world_size) {
+void validate(const OptimizerRecipe& recipe) {
   for (const auto& given : recipe.given) {
     const auto used = [&](Role role) { return uses(recipe.role(role), given.key); };
     if (std::any_of(given.roles.begin(), given.roles.end(), used)) continue;
     const RoleRecipe& role = recipe.role(given.roles.front());
-    fail_usage(given.place, "is not used by method ", recipe.method, ": ", given.key, " means nothing to memory \"",
-               role.memory, "\" and direction \"", role.direction,
-               "\"; remove it or choose another memory or direction");
+    fail_key(given.place, "is not used by method ", recipe.method, ": ", given.key, " means nothing to memory \"",
+             role.memory, "\" and direction \"", role.direction, "\"; remove it or choose another memory or direction");
   }
   if (!find_direction(recipe.role(Role::Vector).direction).elementwise)
     fail_usage(section(Role::Vector), "direction is \"", recipe.role(Role::Vector).direction,
                "\", which needs matrices; choose sign or identity for vectors");
   if (recipe.aggregate != "mean" && recipe.aggregate != "vote")
     fail_usage("distributed", "aggregate is \"", recipe.aggregate, "\"; it must be one of mean, vote");
-  if (world_size < 1) fail_usage("distributed", "world_size is ", world_size, "; it must be at least 1");
   if (recipe.aggregate == "vote" && std::none_of(recipe.roles.begin(), recipe.roles.end(), is_sign))
     fail_usage("distributed", "aggregate is \"vote\", but no role of method ", recipe.method,
                " has the direction sign; use \"mean\" or a sign method such as signum");

@@ -59,7 +59,8 @@ OptimizerRecipe preset(const std::string& method);
 const std::vector<Key<RoleRecipe>>& role_keys();
 
 /// Sets one key of [optimizer]: on every role it is meant for (lr, memory, direction, scale: the main roles;
-/// weight_decay: all roles but vectors; the others: all roles). Throws UsageError with `place` in brackets.
+/// weight_decay: all roles but vectors; the others: all roles). Throws UsageError that begins with `place`,
+/// "[optimizer] lr".
 void set_key(OptimizerRecipe& recipe, const Key<RoleRecipe>& key, const KeyValue& value, std::string_view place);
 
 /// Sets one key of [optimizer.ROLE]. Call it after the keys of [optimizer], which it overrides.
@@ -67,7 +68,7 @@ void set_key(OptimizerRecipe& recipe, Role role, const Key<RoleRecipe>& key, con
              std::string_view place);
 
 /// Refuses impossible combinations, for example a vote where no role has the direction sign. Throws UsageError.
-void validate(const OptimizerRecipe& recipe, int world_size);
+void validate(const OptimizerRecipe& recipe);
 
 /// Sentences for the user about legal but doubtful numbers (weight decay that fp32 loses).
 std::vector<std::string> warnings(const OptimizerRecipe& recipe);

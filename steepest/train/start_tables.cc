@@ -57,13 +57,15 @@ std::string start_tables(const RunConfig& config, const Llama& model, const Opti
 }
 
 std::string warnings_for(const RunConfig& config) {
-  if (config.train.clip_norm <= 0) return "";
+  std::string out;
+  for (const std::string& warning : warnings(config.optimizer)) out += "warning: " + warning + '\n';
   std::string roles;
   for (const Role role : kRoles)
     if (is_scale_invariant(config.optimizer.role(role))) roles += concat(roles.empty() ? "" : ", ", role_name(role));
-  if (roles.empty()) return "";
-  return concat("warning: [train] clip_norm has no effect on the roles ", roles,
-                ": their direction ignores the gradient's scale");
+  if (config.train.clip_norm > 0 && !roles.empty())
+    out += concat("warning: [train] clip_norm has no effect on the roles ", roles,
+                  ": their direction ignores the gradient's scale\n");
+  return out;
 }
 
 }  // namespace steepest

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <sys/resource.h>
 
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <deque>
@@ -13,7 +14,7 @@
 #include "steepest/comm/agree.h"
 #include "steepest/data/prepare.h"
 #include "steepest/train/checkpoint.h"
-#include "steepest/train/group_evaluation.h"
+#include "steepest/train/evaluate.h"
 #include "steepest/train/metrics.h"
 #include "steepest/train/schedule.h"
 #include "steepest/train/setup.h"
@@ -68,7 +69,6 @@ class Run {
         stop_(request.stop),
         reporter_(reporter),
         group_(ProcessGroup::connect(request.launch, std::chrono::seconds(config_.distributed.timeout))) {
-    validate(config_.optimizer, group_->world_size());
     require_equal(*group_, "recipe", to_toml(config_));
     claim_folder(request.resume);
     data_ = open_data(config_, out_, *group_, reporter_);
@@ -87,6 +87,7 @@ class Run {
 
   Outcome run() {
     if (group_->rank() == 0) {
+      create_folder();
       write_file_atomic(out_ / "recipe.toml", to_toml(config_));
       metrics_.emplace(out_, state_.step + 1);
       say(start_tables(config_, *model_, *optimizer_, *loader_, *group_));
@@ -121,16 +122,17 @@ class Run {
   /// A run folder is never overwritten by accident.
   void claim_folder(const std::string& resume) {
     on_rank_zero(*group_, [&] {
-      try {
-        fs::create_directories(out_ / "checkpoints");
-      } catch (const fs::filesystem_error& error) {
-        fail("--out", out_.string(), " cannot be used: ", error.code().message(), "; choose another folder");
-      }
       remove_partial_checkpoints(out_);
       if (const auto found = newest_checkpoint(out_); found && resume.empty())
         fail("--out", out_.string(), " already holds a run (", found->filename().string(),
              "); continue it with --resume auto or choose another folder");
     });
+  }
+
+  void create_folder() const {
+    std::error_code error;
+    fs::create_directories(out_ / "checkpoints", error);
+    if (error) fail("--out", out_.string(), " cannot be created: ", error.message(), "; choose another folder");
   }
 
   void resume(const TrainRequest& request) {
@@ -198,8 +200,12 @@ class Run {
         state_.step == 1 || state_.step == config_.train.max_steps || (every > 0 && state_.step % every == 0);
     if (!due || !validation_) return std::nullopt;
     group_->set_place(concat("evaluation after step ", state_.step));
-    return evaluate_on_group(*model_, *validation_, config_.data.sequence_length, config_.eval.tokens,
-                             config_.train.micro_batch_size, precision_of(config_.train), *group_);
+    const Evaluation mine =
+        evaluate(*model_, *validation_, config_.data.sequence_length, config_.eval.tokens,
+                 config_.train.micro_batch_size, precision_of(config_.train), {group_->rank(), group_->world_size()});
+    std::array<double, 2> sums = {mine.nll, static_cast<double>(mine.tokens)};
+    group_->sum(std::span<double>(sums));
+    return sums[0] / sums[1];
   }
 
   void log(std::int64_t t, const StepReport& report, double seconds, std::uint64_t sent,

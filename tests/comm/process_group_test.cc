@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <algorithm>
 #include <numeric>
 
 #include "steepest/base/philox.h"
@@ -49,7 +49,7 @@ void expect_tree_sum(int world_size, std::size_t n) {
   const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
     std::vector<Number> values = inputs[static_cast<std::size_t>(group.rank())];
     group.sum(std::span<Number>(values));
-    EXPECT_EQ(std::memcmp(values.data(), expected.data(), n * sizeof(Number)), 0)
+    EXPECT_TRUE(std::ranges::equal(std::as_bytes(std::span(values)), std::as_bytes(std::span(expected))))
         << "rank " << group.rank() << ", n = " << n;
   });
   EXPECT_EQ(thrown, nothing_thrown(world_size));

@@ -198,8 +198,9 @@ TEST(Processes, AnUnreachableMasterIsNamed) {
 TEST(Processes, AMasterThatNeverAnswersIsNamed) {
   const DeafServer server;
   const auto environments = with(job(2, server.port()), "TEST_TIMEOUT", "2");
-  expect_sentence(run("sum", {environments[1]}).front(), 1,
-                  concat("[distributed] rank 1 of 2 had no answer from 127.0.0.1:", server.port(), " within 2 s"));
+  expect_sentence(
+      run("sum", {environments[1]}).front(), 1,
+      concat("[distributed] rank 1 of 2 could not reach rank 0 at 127.0.0.1:", server.port(), " within 2 s"));
 }
 
 TEST(Processes, APortInUseIsNamed) {

@@ -34,13 +34,14 @@ std::string variable(const char* name, const std::string& otherwise) {
   return value ? value : otherwise;
 }
 
-// What the kernel says this process has sent over TCP, all sockets together.
+// What the kernel says this process has sent over TCP, all sockets together, each byte once.
 std::uint64_t socket_bytes_sent() {
   std::uint64_t total = 0;
   for (int descriptor = 0; descriptor < 1024; ++descriptor) {
     tcp_info info{};
     socklen_t size = sizeof info;
-    if (getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &info, &size) == 0) total += info.tcpi_bytes_sent;
+    if (getsockopt(descriptor, IPPROTO_TCP, TCP_INFO, &info, &size) == 0)
+      total += info.tcpi_bytes_sent - info.tcpi_bytes_retrans;
   }
   return total;
 }

@@ -294,3 +294,10 @@ def test_print_config_reads_back(run, recipe, tmp_path):
     (tmp_path / "printed.toml").write_text(first.stdout)
     assert run("train", tmp_path / "printed.toml", "--print-config").stdout == first.stdout
     assert run("train", recipe("lion"), "--print-config", "--train.max-steps", "-5").returncode == 2
+
+
+def test_documented_keys_are_the_real_ones(run, repository):
+    """docs/recipes.md ends with what `steepest train --keys` prints."""
+    printed = run("train", "--keys")
+    assert printed.returncode == 0 and "| `max_steps` |" in printed.stdout
+    assert (repository / "docs" / "recipes.md").read_text().endswith(printed.stdout)

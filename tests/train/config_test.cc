@@ -99,7 +99,9 @@ TEST(Config, EveryErrorNamesKeyValueAndPlace) {
   EXPECT_NE(error_of(kRecipe, {"STEEPEST_TRIAN=1"}).find("STEEPEST_TRIAN] names no section"), std::string::npos);
   EXPECT_NE(error_of(kRecipe, {}, {"--train.seed"}).find("[--train.seed] has no value"), std::string::npos);
   EXPECT_NE(error_of(kRecipe, {}, {"--verbose"}).find("[--verbose] is not an option of train"), std::string::npos);
-  EXPECT_NE(error_of("[optimizer]\nmethod = \"sinkgdd\"\n").find("[optimizer] method is \"sinkgdd\"; did you mean \"sinkgd\"?"), std::string::npos);
+  EXPECT_NE(error_of("[optimizer]\nmethod = \"sinkgdd\"\n")
+                .find("[optimizer] method is \"sinkgdd\"; did you mean \"sinkgd\"?"),
+            std::string::npos);
 }
 
 TEST(Config, ContradictionsAreRefused) {
@@ -107,6 +109,12 @@ TEST(Config, ContradictionsAreRefused) {
   EXPECT_NE(
       error_of(std::string(kRecipe) + "batch_tokens = 1000\n").find("not a multiple of [data] sequence_length 256"),
       std::string::npos);
+  EXPECT_NE(error_of(std::string(kRecipe) + "[distributed]\naggregate = \"vote\"\n")
+                .find("no role of method sinkgd has the direction sign"),
+            std::string::npos);
+  EXPECT_NE(error_of("[data]\npath='x'\n[optimizer]\nmethod='signsgd'\nmomentum=0.5\n")
+                .find("[optimizer] momentum is not used by method signsgd"),
+            std::string::npos);
   EXPECT_NE(error_of(std::string(kRecipe) + "warmup_steps = 51\n").find("more than max_steps 50"), std::string::npos);
 }
 
