@@ -29,8 +29,8 @@ LlamaConfig tiny_config() {
 
 std::vector<int> text_of(Llama& model, const std::vector<int>& prompt, const GenerateOptions& options) {
   std::vector<int> text;
-  EXPECT_EQ(generate(model, prompt, options, [&](int token) { text.push_back(token); }),
-            static_cast<std::int64_t>(text.size()));
+  const std::int64_t count = generate(model, prompt, options, [&](int token) { text.push_back(token); });
+  EXPECT_EQ(count, static_cast<std::int64_t>(text.size()));
   return text;
 }
 
