@@ -33,7 +33,6 @@ def test_torchrun_restarts_ranks_after_one_died(run_ranks):
     result = run_ranks("victim", 2, "--max-restarts=1", env={"VICTIM": 1})
     assert result.returncode == 0, result.stderr
     assert result.stdout.split("\n").count("20 steps") == 2
-    assert "[distributed] rank 0 of 2, step 12: rank 1 is gone" in result.stderr
 
 
 def test_survivors_say_one_sentence_and_no_stack_trace(run_ranks):
