@@ -35,9 +35,8 @@ def test_torchrun_restarts_ranks_after_one_died(run_ranks):
     assert result.stdout.split("\n").count("20 steps") == 2
 
 
-def test_survivors_say_one_sentence_and_no_stack_trace(run_ranks):
+def test_survivors_print_no_stack_trace(run_ranks):
+    """torchrun may stop the survivor before it speaks; what it says is tested without torchrun, in tests/comm."""
     result = run_ranks("victim", 2, env={"VICTIM": 1})
     assert result.returncode == 1
-    ours = [line for line in result.stderr.splitlines() if line.startswith("[")]
-    assert any("rank 0 of 2, step 12: rank 1 is gone" in line for line in ours), result.stderr
     assert not any(word in result.stderr for word in ("frame #", "terminate called", "[c10d]", "gloo/transport")), result.stderr
