@@ -38,6 +38,7 @@ std::span<const MemoryRow> memories() {
        0,
        "g <- b g + new g (in the gradient's buffer), h = g",
        true},
+      {"heavy", Memory::Heavy, nullptr, {{"momentum"}}, {"momentum"}, 0.9, 0, 0, "m <- b m + g, h = m"},
       {"nesterov",
        Memory::Nesterov,
        nullptr,
@@ -65,6 +66,15 @@ std::span<const MemoryRow> memories() {
        0.999,
        1e-8,
        "m <- b1 m + (1-b1) g, v <- b2 v + (1-b2) g^2, h = (m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps)"},
+      {"adam_hybrid",
+       Memory::AdamHybrid,
+       nullptr,
+       {{"first_moment"}, {"second_moment"}},
+       {"beta1", "beta2", "eps", "bias_correction"},
+       0.9,
+       0.999,
+       1e-8,
+       "m <- b1 m + (1-b1) g, v <- b2 v + (1-b2) g^2, h = sign(m) sqrt((m^2 + eps) / (v + eps))"},
   };
   return rows;
 }
@@ -72,7 +82,7 @@ std::span<const MemoryRow> memories() {
 std::span<const DirectionRow> directions() {
   static const std::vector<DirectionRow> rows = {
       {"identity", Direction::Identity, nullptr, nullptr, {}, {}, 1, false, false, nullptr, "h"},
-      {"sign", Direction::Sign, nullptr, nullptr, {}, {}, 1, true, false, raw_sign, "sign(h)"},
+      {"sign", Direction::Sign, nullptr, nullptr, {}, {"dead_zone", "noise"}, 1, true, false, raw_sign, "sign(h)"},
       {"sinkhorn",
        std::nullopt,
        map_sinkhorn,

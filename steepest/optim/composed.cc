@@ -58,6 +58,16 @@ std::vector<float> composed_memory(const RoleRecipe& role, std::uint64_t t, Comp
   }
   blend(n.beta1, first, n.rest1, p.gradient);
   h = first;
+  if (kind == Memory::AdamHybrid) {
+    std::vector<float> square = p.gradient;
+    for (float& g : square) g = g * g;
+    blend(n.beta2, second, n.rest2, square);
+    for (std::size_t i = 0; i < h.size(); ++i) {
+      const float m = first[i] * n.correction1, v = second[i] * n.correction2;
+      const float size = std::sqrt((m * m + n.eps) / (v + n.eps));
+      h[i] = m > 0 ? size : m < 0 ? -size : 0.0f;
+    }
+  }
   if (kind == Memory::Nesterov) blend(n.beta1, h, n.rest1, p.gradient);
   if (kind == Memory::Adam) {
     std::vector<float> square = p.gradient;

@@ -15,7 +15,9 @@ bool contains(const std::vector<std::string>& list, const std::string& name) {
 }
 
 bool uses(const RoleRecipe& role, const std::string& key) {
-  static const std::vector<std::string> always = {"memory", "direction", "lr", "weight_decay", "scale", "scaling"};
+  static const std::vector<std::string> always = {"memory", "direction", "lr",           "weight_decay",
+                                                  "scale",  "scaling",   "coupled_decay"};
+  if (key == "signum_warmup") return role.memory == "ema" && is_sign(role);
   return contains(always, key) || contains(find_memory(role.memory).keys, key) ||
          contains(find_direction(role.direction).keys, key);
 }
@@ -50,6 +52,16 @@ std::vector<Key<RoleRecipe>> make_keys() {
           "scaling", &R::scaling, {"rms", "raw", "jordan", "opnorm"},
           "what scale multiplies: rms, the direction with RMS 1; raw, with its norm 1 (rows, singular values ...); "
           "jordan, raw times sqrt(max(1, d_out/d_in)); opnorm, raw times sqrt(d_out/d_in)"),
+      keys::flag("coupled_decay", &R::coupled_decay,
+                 "true adds weight_decay * x to the gradient, as signSGD's experiments did; default false: decoupled"),
+      keys::number(
+          "dead_zone", &R::dead_zone, 0, 1e6,
+          "numbers up to it count as zero for the sign: ends the steps of momentum that has died out; default 0"),
+      keys::number("noise", &R::noise, 0, 1e6,
+                   "sign(h + noise z): deviation of the noise that workers with different data need; default 0"),
+      keys::flag("signum_warmup", &R::signum_warmup,
+                 "true signs the gradient itself in the first C(momentum) steps (54 for 0.9) of the memory ema"),
+      keys::flag("bias_correction", &R::bias_correction, "of the memory adam_hybrid; default true"),
       keys::text(
           "v0", &R::v0, {"zero", "random", "observed"},
           "start of the memory adam's second moment: zero; random, v0_c v0_sigma/(fan_in + fan_out) chi^2; observed, "
@@ -161,6 +173,11 @@ void validate(const OptimizerRecipe& recipe) {
     if (const RoleRecipe& role = recipe.role(r); role.scaling != "rms" && !find_direction(role.direction).raw)
       fail_usage(section(r), "scaling is \"", role.scaling, "\", but direction \"", role.direction,
                  "\" has no norm to scale; use \"rms\"");
+  for (const Role r : kRoles)
+    if (const RoleRecipe& role = recipe.role(r);
+        find_memory(role.memory).owns_gradient && (role.coupled_decay || role.noise > 0))
+      fail_usage(section(r),
+                 "memory is \"kept\", whose momentum lives in the gradient; coupled_decay and noise would stay in it");
   if (recipe.aggregate == "vote")
     for (const Role r : kRoles)
       if (is_sign(recipe.role(r)) && measures_operator_norm(recipe.role(r)))
