@@ -32,7 +32,10 @@ struct RoleRecipe {
   std::string scaling = "rms";  ///< rms | raw | jordan | opnorm, see scale_factor() in optim/axes.h
   std::int64_t iterations = 5;
   std::string end = "column";
-  double tau = 0;
+  std::string dead = "none";
+  double tau = 1e-3;
+  bool warm = false, lagged = false;
+  std::string norms = "row,column";
 };
 
 /// A whole optimizer. `aggregate` is "mean" or "vote".
