@@ -3,6 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "steepest/optim/directions/mano.h"
+#include "steepest/optim/directions/multinorm.h"
+#include "steepest/optim/directions/norms.h"
+#include "steepest/optim/directions/racs.h"
 #include "steepest/optim/directions/sinkhorn.h"
 
 namespace steepest {
@@ -83,17 +87,48 @@ std::span<const DirectionRow> directions() {
   static const std::vector<DirectionRow> rows = {
       {"identity", Direction::Identity, nullptr, nullptr, {}, {}, 1, false, false, nullptr, "h"},
       {"sign", Direction::Sign, nullptr, nullptr, {}, {"dead_zone", "noise"}, 1, true, false, raw_sign, "sign(h)"},
+      {"row", {}, map_row, step_row, {}, {}, 1, true, false, raw_row, "rows(h)"},
+      {"column", {}, map_column, step_column, {}, {}, 1, true, false, raw_column, "columns(h)"},
+      {"frobenius", {}, map_frobenius, step_frobenius, {}, {}, 1, true, false, raw_frobenius, "h/RMS(h)"},
       {"sinkhorn",
-       std::nullopt,
+       {},
        map_sinkhorn,
        step_sinkhorn,
-       {},
-       {"iterations", "end", "tau"},
+       sinkhorn_states(),
+       {"iterations", "end", "dead", "tau", "warm", "lagged"},
        0.05,
        true,
        true,
        raw_sinkhorn,
        "Sinkhorn(h)"},
+      {"sinkhorn_ema",
+       {},
+       map_sinkhorn_ema,
+       step_sinkhorn_ema,
+       sinkhorn_ema_states(),
+       {"iterations", "end", "dead", "tau", "warm", "lagged", "momentum"},
+       0.05,
+       true,
+       true,
+       nullptr,
+       "M, M <- b M + (1-b) Sinkhorn(h)",
+       false,
+       0.95},
+      {"multinorm", {}, map_multinorm, nullptr, {}, {"norms", "iterations"}, 1, true, true, nullptr, "MultiNorm(h)"},
+      {"racs",
+       {},
+       map_racs,
+       step_racs,
+       racs_states(),
+       {"iterations", "momentum"},
+       0.05,
+       false,
+       true,
+       nullptr,
+       "eta h_ij/sqrt(q_i s_j)",
+       false,
+       0.9},
+      {"mano", {}, map_mano, step_mano, {}, {}, 0.2, true, true, nullptr, "normalised(h - along x)"},
   };
   return rows;
 }
@@ -118,7 +153,8 @@ RoleNumbers role_numbers(const RoleRecipe& role) {
   const MemoryRow& memory = find_memory(role.memory);
   const bool one_beta = !memory.keys.empty() && memory.keys.front() == "momentum";
   return {(one_beta ? role.momentum : role.beta1).value_or(memory.beta1), role.beta2.value_or(memory.beta2),
-          role.eps.value_or(memory.eps), role.scale.value_or(find_direction(role.direction).scale)};
+          role.eps.value_or(memory.eps), role.scale.value_or(find_direction(role.direction).scale),
+          role.momentum.value_or(one_beta ? memory.beta1 : find_direction(role.direction).momentum)};
 }
 
 double scale_factor(const RoleRecipe& role, std::size_t rows, std::size_t cols) {

@@ -16,6 +16,8 @@ namespace steepest {
 /// The numbers of a role with every default filled in.
 struct RoleNumbers {
   double beta1 = 0, beta2 = 0, eps = 0, scale = 1;
+  double direction_momentum =
+      0;  ///< of the average that a direction keeps; where the memory has a momentum too, the same
 };
 RoleNumbers role_numbers(const RoleRecipe& role);
 
@@ -49,6 +51,7 @@ struct DirectionRow {
   double (*raw)(std::size_t rows, std::size_t cols);
   std::string formula;
   bool unit_operator = false;  ///< its raw form has operator norm 1, so that scaling = "opnorm" needs no measurement
+  double momentum = 0;         ///< default of the key momentum for a direction that keeps an average of its own
 };
 
 std::span<const MemoryRow> memories();

@@ -41,7 +41,10 @@ struct RoleRecipe {
   std::int64_t v0_batches = 40;
   std::int64_t iterations = 5;
   std::string end = "column";
-  double tau = 0;
+  std::string dead = "none";
+  double tau = 1e-3;
+  bool warm = false, lagged = false;
+  std::string norms = "row,column";
 };
 
 /// A whole optimizer. `aggregate` is "mean" or "vote".

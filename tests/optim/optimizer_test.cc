@@ -486,8 +486,11 @@ TEST(Optimizer, StateBytesAreTheTables) {
     std::vector<Parameter> parameters = make_parameters();
     Optimizer optimizer(preset(row.name), parameters, false);
     std::uint64_t expect = 0, listed = 0;
-    for (const Parameter& p : parameters)
-      expect += p.value.numel() * state_bytes_per_parameter(row.roles[static_cast<std::size_t>(p.role)]);
+    for (const Parameter& p : parameters) {
+      const PlannedParameter shape = planned(p);
+      for (const StateSpec& spec : needed_states(row.roles[static_cast<std::size_t>(p.role)]))
+        expect += sizeof(float) * extent_of(spec.extent, shape.rows, shape.cols, shape.block_rows);
+    }
     for (const StateTensor& s : optimizer.state()) listed += s.value.nbytes();
     EXPECT_EQ(optimizer.state_bytes(), expect) << row.name;
     EXPECT_EQ(listed, expect) << row.name;
