@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "steepest/optim/axes.h"
+#include "steepest/optim/directions/polar_sets.h"
 #include "steepest/optim/presets.h"
 
 namespace steepest {
@@ -23,6 +24,12 @@ bool uses(const RoleRecipe& role, const std::string& key) {
 std::vector<std::string> names(const auto& rows) {
   std::vector<std::string> list;
   for (const auto& row : rows) list.push_back(row.name);
+  return list;
+}
+
+std::vector<std::string> polar_names() {
+  std::vector<std::string> list = names(polar_sets());
+  list.push_back("svd");
   return list;
 }
 
@@ -47,9 +54,9 @@ std::vector<Key<RoleRecipe>> make_keys() {
                    "factor on the direction, whose RMS is 1 for sign and sinkhorn; default 1, sinkhorn 0.05; "
                    "[optimizer] changes it for the main roles"),
       keys::text(
-          "scaling", &R::scaling, {"rms", "raw", "jordan", "opnorm"},
+          "scaling", &R::scaling, {"rms", "raw", "jordan", "opnorm", "fan_in"},
           "what scale multiplies: rms, the direction with RMS 1; raw, with its norm 1 (rows, singular values ...); "
-          "jordan, raw times sqrt(max(1, d_out/d_in)); opnorm, raw times sqrt(d_out/d_in)"),
+          "jordan, raw times sqrt(max(1, d_out/d_in)); opnorm, raw times sqrt(d_out/d_in); fan_in, RMS 1/d_in"),
       keys::text(
           "v0", &R::v0, {"zero", "random", "observed"},
           "start of the memory adam's second moment: zero; random, v0_c v0_sigma/(fan_in + fan_out) chi^2; observed, "
@@ -65,6 +72,19 @@ std::vector<Key<RoleRecipe>> make_keys() {
       keys::number(
           "tau", &R::tau, 0, 0.999,
           "sinkhorn leaves rows alone whose norm is at most tau times the mean row norm; default 0: only zero rows"),
+      keys::text("polar", &R::polar, polar_names(),
+                 "coefficients of spectral's and normuon's matrix polynomials, or svd for the exact factor (slow); "
+                 "default jordan"),
+      keys::number("steps", &R::steps, 0, 100,
+                   "polynomial steps of spectral, normuon and swan; default 0: as many as the set lists, swan 10"),
+      keys::text("polar_precision", &R::polar_precision, {"auto", "fp32"},
+                 "matrix products of spectral and normuon: auto, bf16 where the CPU has units for it; or fp32"),
+      keys::text("whitening", &R::whitening, {"newton_schulz", "eigen"},
+                 "how swan whitens: coupled Newton-Schulz or the exact eigen-decomposition; default newton_schulz"),
+      keys::number("clip_threshold", &R::clip_threshold, 1e-6, 1e6,
+                   "d of the memory adafactor: updates with a larger RMS are scaled down to it; default 1"),
+      keys::flag("scale_parameter", &R::scale_parameter,
+                 "the memory adafactor multiplies updates by max(1e-3, RMS of the weights)"),
   };
   for (Key<R>& key : table) {
     // What is printed is what is in effect: defaults filled in, unused keys left out.

@@ -3,45 +3,16 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <array>
 #include <cmath>
+#include <limits>
 
-#include "steepest/base/parallel.h"
-#include "steepest/kernels/reduce.h"
+#include "steepest/optim/directions/blocked_products.h"
 
 namespace steepest {
 namespace {
 
 constexpr double kSafeTop = 0.85;  // turbo_muon's first polynomial is negative above 0.8837
-
-// At least two blocks, so that none is alone and gets all threads.
-std::int64_t block(std::int64_t size) {
-  return std::min<std::int64_t>(256, (size + 1) / 2);
-}
-
-template <class Body>
-void for_blocks(std::int64_t size, const Body& body) {
-  parallel_chunks(static_cast<std::size_t>(size), static_cast<std::size_t>(block(size)),
-                  [&](std::size_t begin, std::size_t end) {
-                    const at::NoGradGuard no_grad;
-                    body(static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end - begin));
-                  });
-}
-
-void multiply(const at::Tensor& left, const at::Tensor& right, const at::Tensor& out) {
-  for_blocks(right.size(1), [&](std::int64_t first, std::int64_t count) {
-    at::Tensor part = out.narrow(1, first, count);
-    at::mm_out(part, left, right.narrow(1, first, count));
-  });
-}
-
-// For products that are symmetric: each block of columns down to its diagonal, then mirrored.
-void multiply_symmetric(const at::Tensor& left, const at::Tensor& right, const at::Tensor& out) {
-  for_blocks(right.size(1), [&](std::int64_t first, std::int64_t count) {
-    at::Tensor part = out.narrow(0, 0, first + count).narrow(1, first, count);
-    at::mm_out(part, left.narrow(0, 0, first + count), right.narrow(1, first, count));
-    if (first > 0) out.narrow(0, first, count).narrow(1, 0, first).copy_(part.narrow(0, 0, first).t());
-  });
-}
 
 class TensorProducts {
  public:
@@ -61,7 +32,7 @@ class TensorProducts {
     matrices_[into] = product;
   }
   void apply(PolarMatrix p, double factor, double rest, bool) {
-    steepest::multiply(matrices_[p], x_, next_);
+    multiply_blocks(matrices_[p], x_, next_);
     if (factor != 1) next_.mul_(factor);
     next_.add_(x_, rest);
     std::swap(x_, next_);
@@ -76,15 +47,6 @@ class TensorProducts {
   at::Tensor x_, next_;
   std::array<at::Tensor, kPolarMatrices> matrices_;
 };
-
-double frobenius(const at::Tensor& contiguous) {
-  const auto size = static_cast<std::size_t>(contiguous.numel());
-  if (contiguous.scalar_type() == at::kFloat)
-    return std::sqrt(sum_of_squares({contiguous.const_data_ptr<float>(), size}).sum_of_squares);
-  double sum = 0;
-  for (const double x : std::span(contiguous.const_data_ptr<double>(), size)) sum += x * x;
-  return std::sqrt(sum);
-}
 
 }  // namespace
 
@@ -104,35 +66,30 @@ std::optional<at::Tensor> aol_scaled(const at::Tensor& g) {
   }
   const at::Tensor scaled = (wide * factors.unsqueeze(1) * factors.unsqueeze(0)).to(g.scalar_type());
   multiply_symmetric(scaled, scaled, square);
-  if (!(frobenius(square) <= std::pow(kSafeTop, 4))) return std::nullopt;
+  if (!(frobenius_norm(square) <= std::pow(kSafeTop, 4))) return std::nullopt;
   return (g * factors.unsqueeze(1)).to(g.scalar_type());
 }
 
-PolarStart polar_start(const at::Tensor& g, const PolarSet& set) {
-  if (!set.aol) return {g, set};
+PolarStart polar_start(const at::Tensor& g, const PolarSet& set, std::int64_t steps) {
+  const at::NoGradGuard no_grad;
+  const double norm = frobenius_norm(g);
+  // The largest finite factor: a norm below it is that of denormal numbers.
+  const auto inverse = [&](double x) { return x > 0 ? std::min<double>(1 / x, std::numeric_limits<float>::max()) : 0; };
+  if (!set.aol) return {g, inverse(set.divisor * norm), polar_schedule(set, steps)};
   const bool tall = g.size(0) > g.size(1);
-  const double size = frobenius(g.contiguous());
-  if (size > 0)
-    if (std::optional<at::Tensor> scaled = aol_scaled((tall ? g.t() : g) * (1 / size)))
-      return {tall ? scaled->t() : *scaled, set};
-  return {g, find_polar_set("quintic")};
+  const std::optional<at::Tensor> scaled = aol_scaled((tall ? g.t() : g) * inverse(norm));
+  if (scaled) return {tall ? scaled->t() : *scaled, 1, polar_schedule(set, steps)};
+  return {g, inverse(norm), polar_schedule(find_polar_set("quintic"), 0)};
 }
 
-at::Tensor polar(const at::Tensor& g, const PolarSet& wanted, std::int64_t steps) {
+at::Tensor polar(const at::Tensor& g, const PolarSet& set, std::int64_t steps) {
   const at::NoGradGuard no_grad;
-  const auto [start, set] = polar_start(g, wanted);
-  const bool tall = start.size(0) > start.size(1);
-  at::Tensor x = (tall ? start.t() : start).clone(at::MemoryFormat::Contiguous);
-  if (!set.aol) {
-    const double size = frobenius(x);
-    if (size == 0) return at::zeros_like(g);
-    x.mul_(1 / (set.divisor * size));
-  }
-  // A name of the set that was asked for stands for its number of steps, unless the guard took another set.
-  const std::vector<PolarStep> schedule = polar_schedule(set, &set == &wanted ? steps : 0);
+  const PolarStart start = polar_start(g.contiguous(), set, steps);
+  const bool tall = g.size(0) > g.size(1);
+  const at::Tensor x = (tall ? start.g.t() : start.g).clone(at::MemoryFormat::Contiguous).mul_(start.factor);
   const bool pairs = takes_pairs(static_cast<std::size_t>(x.size(0)), static_cast<std::size_t>(x.size(1)));
   TensorProducts products(x);
-  run_polar(schedule, pairs, products);
+  run_polar(start.schedule, pairs, products);
   return tall ? products.result().t().contiguous() : products.result();
 }
 

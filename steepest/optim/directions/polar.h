@@ -75,11 +75,13 @@ at::Tensor exact_polar(const at::Tensor& g);
 /// n.
 std::optional<at::Tensor> aol_scaled(const at::Tensor& g);
 
-/// What to iterate on: for an AOL set the scaled matrix if that is safe, else `g` with the set "quintic".
+/// What to iterate: schedule on factor * g. For an AOL set g is the scaled matrix if that is safe, else the set
+/// "quintic" takes over with all its steps. The factor of a matrix of zeros is 0.
 struct PolarStart {
   at::Tensor g;
-  const PolarSet& set;
+  double factor;
+  std::vector<PolarStep> schedule;
 };
-PolarStart polar_start(const at::Tensor& g, const PolarSet& set);
+PolarStart polar_start(const at::Tensor& g, const PolarSet& set, std::int64_t steps);
 
 }  // namespace steepest
