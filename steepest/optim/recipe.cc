@@ -4,6 +4,7 @@
 
 #include "steepest/optim/axes.h"
 #include "steepest/optim/directions/multinorm.h"
+#include "steepest/optim/directions/polar_sets.h"
 #include "steepest/optim/presets.h"
 
 namespace steepest {
@@ -34,6 +35,12 @@ std::vector<std::string> names(const auto& rows) {
   return list;
 }
 
+std::vector<std::string> polar_names() {
+  std::vector<std::string> list = names(polar_sets());
+  list.push_back("svd");
+  return list;
+}
+
 std::vector<Key<RoleRecipe>> make_keys() {
   using R = RoleRecipe;
   std::vector<Key<R>> table = {
@@ -57,9 +64,9 @@ std::vector<Key<RoleRecipe>> make_keys() {
                    "factor on the direction, whose RMS is 1 for sign and sinkhorn; default 1, sinkhorn 0.05; "
                    "[optimizer] changes it for the main roles"),
       keys::text(
-          "scaling", &R::scaling, {"rms", "raw", "jordan", "opnorm"},
+          "scaling", &R::scaling, {"rms", "raw", "jordan", "opnorm", "fan_in"},
           "what scale multiplies: rms, the direction with RMS 1; raw, with its norm 1 (rows, singular values ...); "
-          "jordan, raw times sqrt(max(1, d_out/d_in)); opnorm, raw times sqrt(d_out/d_in)"),
+          "jordan, raw times sqrt(max(1, d_out/d_in)); opnorm, raw times sqrt(d_out/d_in); fan_in, RMS 1/d_in"),
       keys::flag("coupled_decay", &R::coupled_decay,
                  "true adds weight_decay * x to the gradient, as signSGD's experiments did; default false: decoupled"),
       keys::number(
@@ -95,6 +102,19 @@ std::vector<Key<RoleRecipe>> make_keys() {
           "default false"),
       keys::text("norms", &R::norms, {},
                  "list of directions that multinorm applies in turn, for example \"row,spectral\"; default row,column"),
+      keys::text("polar", &R::polar, polar_names(),
+                 "coefficients of spectral's and normuon's matrix polynomials, or svd for the exact factor (slow); "
+                 "default jordan"),
+      keys::number("steps", &R::steps, 0, 100,
+                   "polynomial steps of spectral, normuon and swan; default 0: as many as the set lists, swan 10"),
+      keys::text("polar_precision", &R::polar_precision, {"auto", "fp32"},
+                 "matrix products of spectral and normuon: auto, bf16 where the CPU has units for it; or fp32"),
+      keys::text("whitening", &R::whitening, {"newton_schulz", "eigen"},
+                 "how swan whitens: coupled Newton-Schulz or the exact eigen-decomposition; default newton_schulz"),
+      keys::number("clip_threshold", &R::clip_threshold, 1e-6, 1e6,
+                   "d of the memory adafactor: updates with a larger RMS are scaled down to it; default 1"),
+      keys::flag("scale_parameter", &R::scale_parameter,
+                 "the memory adafactor multiplies updates by max(1e-3, RMS of the weights)"),
   };
   for (Key<R>& key : table) {
     // What is printed is what is in effect: defaults filled in, unused keys left out.
