@@ -1,5 +1,5 @@
-// Sums with a fixed order for every vector width: element i is added to slot i mod kSlots, the slots by a binary tree.
-// Included once per instruction set.
+// Sums with a fixed order for every vector width: element i is added to slot i mod kSlots, the slots by a binary tree
+// of stride kSlots/2, .., 1. Included once per instruction set.
 #if defined(STEEPEST_KERNELS_SLOTS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef STEEPEST_KERNELS_SLOTS_INL_H_
 #undef STEEPEST_KERNELS_SLOTS_INL_H_
@@ -17,15 +17,13 @@ namespace HWY_NAMESPACE {
 namespace slots {
 namespace hn = hwy::HWY_NAMESPACE;
 
-constexpr std::size_t kSlots = 32;
-
 template <class T>
 using Tag = hn::CappedTag<T, 16>;
 template <class T>
 using One = hn::CappedTag<T, 1>;
 
 /// Sum over i < n of term(d, i), where term gives the terms i .. i + lanes - 1 as a vector of T.
-template <class T, class Term>
+template <class T, std::size_t kSlots = 32, class Term>
 HWY_INLINE T sum(std::size_t n, const Term& term) {
   const Tag<T> d;
   constexpr std::size_t kLanes = hn::MaxLanes(Tag<T>());
