@@ -24,7 +24,7 @@ struct GradientReport {
 /// One piece of optimizer state; `value` aliases the optimizer's memory, so loading is value.copy_(saved).
 struct StateTensor {
   std::string name;  ///< parameter name, a dot, and the state's name: "lm_head.weight.momentum"
-  at::Tensor value;  ///< fp32, shape of the parameter
+  at::Tensor value;  ///< fp32, shape of the parameter, or one dimension for arrays with an entry per row, column ...
   bool per_rank;     ///< differs between ranks (momentum that is voted on)
 };
 

@@ -29,6 +29,7 @@ struct RoleRecipe {
   bool main =
       true;  ///< carries the method's own rule; [optimizer] lr, memory, direction and scale go to these roles only
   std::optional<double> momentum, beta1, beta2, eps, scale;
+  std::string scaling = "rms";  ///< rms | raw | jordan | opnorm, see scale_factor() in optim/axes.h
   std::int64_t iterations = 5;
   std::string end = "column";
   double tau = 0;
@@ -73,8 +74,12 @@ void validate(const OptimizerRecipe& recipe);
 /// Sentences for the user about legal but doubtful numbers (weight decay that fp32 loses).
 std::vector<std::string> warnings(const OptimizerRecipe& recipe);
 
-/// Optimizer state of one fp32 parameter of this role, in bytes.
+/// Optimizer state of one fp32 parameter of this role, in bytes, in the limit of large matrices: arrays with an entry
+/// per row or column count nothing.
 int state_bytes_per_parameter(const RoleRecipe& role);
+
+/// All of it, for a matrix of m rows and n columns: "4 + 4/n" (an array with an entry for each row adds 4/n).
+std::string state_bytes_text(const RoleRecipe& role);
 
 /// Bits that one worker sends per parameter and step in the limit of many workers: 64 for a mean of fp32 gradients
 /// (64(M-1)/M), 2 for a vote (2(M-1)/M, sign_and_vote.md 5.1 (c)).

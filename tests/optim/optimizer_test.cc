@@ -21,7 +21,7 @@ OptimizerRecipe combination(const std::string& memory, const std::string& direct
   for (const Role r : kRoles) {
     RoleRecipe& role = recipe.role(r);
     role.memory = memory;
-    role.direction = r == Role::Vector && direction == "sinkhorn" ? "sign" : direction;
+    role.direction = r == Role::Vector && find_direction(direction).needs_matrix ? "sign" : direction;
     role.lr = 1e-2;
     role.weight_decay = 0.1;
     role.scale = r == Role::Head ? 0.5 : 1.0;
@@ -179,7 +179,7 @@ TEST(SignSpec, VotedStepEqualsTheReference) {
           }
           std::vector<float> V;
           for (const unsigned c : negative) V.push_back(c > vote_threshold(ranks, t) ? -1.0f : 1.0f);
-          for (auto& rank : reference) composed_move(role, 1, V, rank[i].weights);
+          for (auto& rank : reference) composed_move(role, 1, V, rank[i]);
         }
         for (unsigned m = 0; m < ranks; ++m) {
           ASSERT_EQ(flat_weights(parameters[m]), flat_weights(parameters[0])) << "replicas differ";
