@@ -1,5 +1,6 @@
 #include "steepest/optim/axes.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "steepest/optim/directions/sinkhorn.h"
@@ -27,6 +28,16 @@ std::span<const MemoryRow> memories() {
   static const std::vector<MemoryRow> rows = {
       {"none", Memory::None, nullptr, {}, {}, 0, 0, 0, "h = g"},
       {"ema", Memory::Ema, nullptr, {{"momentum"}}, {"momentum"}, 0.9, 0, 0, "m <- b m + (1-b) g, h = m"},
+      {"kept",
+       Memory::None,
+       nullptr,
+       {},
+       {"momentum"},
+       0.9,
+       0,
+       0,
+       "g <- b g + new g (in the gradient's buffer), h = g",
+       true},
       {"nesterov",
        Memory::Nesterov,
        nullptr,
@@ -49,7 +60,7 @@ std::span<const MemoryRow> memories() {
        Memory::Adam,
        nullptr,
        {{"first_moment"}, {"second_moment"}},
-       {"beta1", "beta2", "eps"},
+       {"beta1", "beta2", "eps", "v0", "v0_sigma", "v0_c", "v0_mode", "v0_batches"},
        0.9,
        0.999,
        1e-8,
@@ -89,7 +100,8 @@ bool is_sign(const RoleRecipe& role) {
 }
 
 bool is_scale_invariant(const RoleRecipe& role) {
-  return find_memory(role.memory).states.empty() && find_direction(role.direction).scale_free;
+  const MemoryRow& memory = find_memory(role.memory);
+  return memory.states.empty() && !memory.owns_gradient && find_direction(role.direction).scale_free;
 }
 
 RoleNumbers role_numbers(const RoleRecipe& role) {
@@ -102,11 +114,25 @@ RoleNumbers role_numbers(const RoleRecipe& role) {
 double scale_factor(const RoleRecipe& role, std::size_t rows, std::size_t cols) {
   const double scale = role_numbers(role).scale;
   if (role.scaling == "rms" || rows == 0 || cols == 0) return scale;
-  const double raw = find_direction(role.direction).raw(rows, cols);
   const double ratio = static_cast<double>(rows) / static_cast<double>(cols);
+  if (measures_operator_norm(role)) return scale * std::sqrt(ratio);
+  const double raw = find_direction(role.direction).raw(rows, cols);
   if (role.scaling == "jordan") return scale * std::sqrt(std::max(1.0, ratio)) * raw;
   if (role.scaling == "opnorm") return scale * std::sqrt(ratio) * raw;
   return scale * raw;
+}
+
+bool measures_operator_norm(const RoleRecipe& role) {
+  return role.scaling == "opnorm" && !find_direction(role.direction).unit_operator;
+}
+
+void map_direction(const Operand& operand, float* out, Scratch& scratch) {
+  const DirectionRow& row = find_direction(operand.role.direction);
+  if (!row.elementwise) return row.map(operand, out, scratch);
+  // A step of length -1 from zero is the direction itself.
+  std::fill_n(out, operand.size(), 0.0f);
+  fused_step({}, *row.elementwise, {.lr = -1, .scale = 1, .weight_decay = 0},
+             {out, operand.h, nullptr, nullptr, operand.size()});
 }
 
 std::vector<StateSpec> needed_states(const RoleRecipe& role) {

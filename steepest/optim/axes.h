@@ -28,6 +28,7 @@ struct MemoryRow {
   std::vector<std::string> keys;  ///< keys of RoleRecipe that it uses
   double beta1, beta2, eps;       ///< defaults
   std::string formula;            ///< of h, in terms of g
+  bool owns_gradient = false;     ///< the momentum is kept in the gradient buffer: scaled by beta1 instead of zeroed
 };
 
 struct DirectionRow {
@@ -47,6 +48,7 @@ struct DirectionRow {
   /// fixed RMS and only scaling = "rms" with its plain factor is possible.
   double (*raw)(std::size_t rows, std::size_t cols);
   std::string formula;
+  bool unit_operator = false;  ///< its raw form has operator norm 1, so that scaling = "opnorm" needs no measurement
 };
 
 std::span<const MemoryRow> memories();
@@ -64,8 +66,15 @@ bool is_scale_invariant(const RoleRecipe& role);
 
 /// The factor on a direction of RMS 1 that [optimizer] scaling and scale ask for, for a tensor of rows x cols (d_out x
 /// d_in): rms v; raw v * raw; jordan v * sqrt(max(1, rows/cols)) * raw; opnorm v * sqrt(rows/cols) * raw
-/// (multi_norm.md 1.4, 4.1).
+/// where the raw form has operator norm 1, and else v * sqrt(rows/cols), to be divided by the operator norm that was
+/// measured (multi_norm.md 1.4, 4.1).
 double scale_factor(const RoleRecipe& role, std::size_t rows, std::size_t cols);
+
+/// Whether scale_factor() has to be divided by operator_norm() of each direction.
+bool measures_operator_norm(const RoleRecipe& role);
+
+/// out <- D(h), whatever the row's kind.
+void map_direction(const Operand& operand, float* out, Scratch& scratch);
 
 /// The specs of both axes that this role needs, memory first.
 std::vector<StateSpec> needed_states(const RoleRecipe& role);

@@ -44,6 +44,7 @@ class Scratch {
  public:
   SinkhornScratch sinkhorn;
   std::vector<float> direction;  ///< of a whole tensor, for directions without a fused step
+  std::vector<float> vectors;    ///< of the power iteration
 
   std::vector<float>& floats(std::size_t which, std::size_t size) {
     if (buffers_.size() <= which) buffers_.resize(which + 1);

@@ -5,13 +5,17 @@
 #include <map>
 
 #include "steepest/base/parallel.h"
+#include "steepest/kernels/operator_norm.h"
 #include "steepest/kernels/reduce.h"
 #include "steepest/optim/axes.h"
 #include "steepest/optim/plan.h"
+#include "steepest/optim/second_moment.h"
 #include "steepest/optim/table.h"
 
 namespace steepest {
 namespace {
+
+constexpr int kPowerIterations = 20;
 
 at::Tensor flat(std::size_t size) {
   return at::zeros({static_cast<std::int64_t>(size)}, at::kFloat);
@@ -53,6 +57,9 @@ struct Optimizer::Impl {
   WorkList moves;                            // elementwise direction of what a tensor memory left in the gradient
   WorkList voted;                            // packed, and later applied from bits; position = bit
   std::vector<std::size_t> directions;       // whole tensors
+  std::vector<std::size_t> kept;             // momentum lives in the gradient
+  std::int64_t observed = 0;
+  bool wants_observation = false;
   std::vector<Scratch> scratch;
   std::vector<const float*> weights;
 
@@ -137,16 +144,44 @@ struct Optimizer::Impl {
     for_each_tensor(list, [&](std::size_t i, Scratch& s) { memory(i).remember(operand(i, false), s); });
   }
 
+  bool has_second_moment(std::size_t i) const { return memory(i).elementwise == Memory::Adam; }
+
+  std::span<float> state(std::size_t i, std::size_t k) const {
+    const StatePlace& place = layout.parameters[i].states[k];
+    return {data(states) + place.offset, place.size};
+  }
+
+  // The random part of v0, also of the observed form that adds it.
+  void add_random(std::size_t i, double factor) const {
+    const PlannedParameter& shape = layout.parameters[i].shape;
+    if (parameters[i].value.dim() < 2) return;
+    std::vector<float> random(shape.size());
+    const StreamKey key{.seed = recipe.seed, .tensor = static_cast<std::uint32_t>(i), .purpose = Purpose::SecondMoment};
+    random_second_moment(factor, role(i).v0_c, static_cast<double>(shape.cols), static_cast<double>(shape.rows), key,
+                         random);
+    add(state(i, 1), random);
+  }
+
+  void start_second_moment(std::size_t i) {
+    if (!has_second_moment(i)) return;
+    if (role(i).v0 == "random") add_random(i, role(i).v0_sigma);
+    if (role(i).v0 == "observed") wants_observation = true;
+  }
+
   void step_tensors(const std::array<StepNumbers, 4>& step) {
     for_each_tensor(directions, [&](std::size_t i, Scratch& s) {
       StepNumbers numbers = step[static_cast<std::size_t>(layout.parameters[i].shape.role)];
       numbers.scale = scale(i);
       const Operand o = operand(i, true);
-      const DirectionRow& row = direction(i);
-      if (row.step) return row.step(o, numbers, s);
+      const bool measure = measures_operator_norm(role(i));
+      if (const DirectionRow& row = direction(i); row.step && !measure) return row.step(o, numbers, s);
       std::vector<float>& out = s.direction;
       if (out.size() < o.size()) out.resize(o.size());
-      row.map(o, out.data(), s);
+      map_direction(o, out.data(), s);
+      if (measure) {
+        const double norm = operator_norm(out.data(), o.rows, o.cols, kPowerIterations, s.vectors);
+        numbers.scale = norm > 0 ? static_cast<float>(numbers.scale / norm) : 0.0f;
+      }
       move(numbers, o.weights, out.data(), o.size());
     });
   }
@@ -176,9 +211,11 @@ Optimizer::Optimizer(OptimizerRecipe recipe, std::vector<Parameter> parameters, 
     o.weights.push_back(data(p.value));
     const bool elementwise = o.memory(i).elementwise.has_value();
     if (!elementwise) o.tensor_memories.push_back(i);
+    if (o.memory(i).owns_gradient) o.kept.push_back(i);
+    o.start_second_moment(i);
     if (place.voted) {
       o.voted.add(p.role, o.slice(i), o.scale(i));
-    } else if (o.direction(i).elementwise) {
+    } else if (o.direction(i).elementwise && !measures_operator_norm(o.role(i))) {
       (elementwise ? o.steps : o.moves).add(p.role, o.slice(i), o.scale(i));
     } else {
       if (elementwise && o.memory(i).elementwise != Memory::None) o.memories.add(p.role, o.slice(i));
@@ -199,9 +236,20 @@ const std::vector<Parameter>& Optimizer::parameters() const {
 }
 
 void Optimizer::zero_gradients() {
-  float* g = data(impl_->gradients);
-  parallel_chunks(impl_->layout.mean_size + impl_->layout.voted_size, WorkList::kWindow,
-                  [&](std::size_t begin, std::size_t end) { std::fill(g + begin, g + end, 0.0f); });
+  const Impl& o = *impl_;
+  float* g = data(o.gradients);
+  const auto clear = [&](std::size_t from, std::size_t to) {
+    parallel_chunks(to - from, WorkList::kWindow,
+                    [&](std::size_t begin, std::size_t end) { std::fill(g + from + begin, g + from + end, 0.0f); });
+  };
+  if (o.kept.empty()) return clear(0, o.layout.mean_size + o.layout.voted_size);
+  for (std::size_t i = 0; i < o.parameters.size(); ++i) {
+    const std::size_t from = o.layout.parameters[i].gradient, size = o.layout.parameters[i].shape.size();
+    if (o.memory(i).owns_gradient)
+      scale({g + from, size}, static_cast<float>(role_numbers(o.role(i)).beta1));
+    else
+      clear(from, from + size);
+  }
 }
 
 std::span<float> Optimizer::mean_gradients() {
@@ -247,6 +295,10 @@ void Optimizer::step(double lr_factor, std::span<const std::uint64_t> decided) {
   if (decided.size() != words_for(vote_bits()))
     fail("optimizer", "the decided vote has ", decided.size(), " words; it must have ", words_for(vote_bits()));
   if (!std::isfinite(lr_factor)) fail("optimizer", "the learning rate factor is ", lr_factor, "; it must be finite");
+  if (wants_observation())
+    fail("optimizer",
+         "v0 is \"observed\", but no gradient was observed; call observe() and finish_observation() before the first "
+         "step");
   o.check_buffers();
   const auto memory = o.memory_now();
   std::array<StepNumbers, 4> step;
@@ -279,6 +331,40 @@ void Optimizer::step(double lr_factor, std::span<const std::uint64_t> decided) {
   ++o.updates;
 }
 
+bool Optimizer::wants_observation() const {
+  return impl_->wants_observation && impl_->updates == 0;
+}
+
+std::int64_t Optimizer::observation_batches() const {
+  std::int64_t most = 0;
+  for (const RoleRecipe& role : impl_->recipe.roles)
+    if (role.v0 == "observed") most = std::max(most, role.v0_batches);
+  return most;
+}
+
+void Optimizer::observe() {
+  Impl& o = *impl_;
+  if (!wants_observation())
+    fail("optimizer", "no second moment is to be observed; set v0 = \"observed\" on a role with memory adam");
+  for (std::size_t i = 0; i < o.parameters.size(); ++i)
+    if (o.has_second_moment(i) && o.role(i).v0 == "observed")
+      observe_gradient<float>({o.gradient(i), o.layout.parameters[i].shape.size()}, o.state(i, 0), o.state(i, 1));
+  ++o.observed;
+}
+
+void Optimizer::finish_observation(double batch) {
+  Impl& o = *impl_;
+  if (o.observed == 0) fail("optimizer", "no gradient was observed; call observe() before finish_observation()");
+  for (std::size_t i = 0; i < o.parameters.size(); ++i) {
+    const RoleRecipe& role = o.role(i);
+    if (!o.has_second_moment(i) || role.v0 != "observed") continue;
+    observed_second_moment<float>(role.v0_sigma, role.v0_mode == "grad-mean-var", batch,
+                                  static_cast<double>(o.observed), o.state(i, 0), o.state(i, 1));
+    if (role.v0_mode == "grad-mean-random") o.add_random(i, role.v0_sigma);
+  }
+  o.wants_observation = false;
+}
+
 std::uint64_t Optimizer::updates() const {
   return impl_->updates;
 }
@@ -300,6 +386,8 @@ std::vector<StateTensor> Optimizer::state() {
       if (place.spec.extent == Extent::Full) value = value.view(o.parameters[i].value.sizes());
       list.push_back({o.parameters[i].name + "." + place.spec.name, value, p.voted});
     }
+    if (o.memory(i).owns_gradient)
+      list.push_back({o.parameters[i].name + ".kept_gradient", o.parameters[i].value.grad(), p.voted});
   }
   return list;
 }

@@ -50,6 +50,15 @@ std::vector<Key<RoleRecipe>> make_keys() {
           "scaling", &R::scaling, {"rms", "raw", "jordan", "opnorm"},
           "what scale multiplies: rms, the direction with RMS 1; raw, with its norm 1 (rows, singular values ...); "
           "jordan, raw times sqrt(max(1, d_out/d_in)); opnorm, raw times sqrt(d_out/d_in)"),
+      keys::text(
+          "v0", &R::v0, {"zero", "random", "observed"},
+          "start of the memory adam's second moment: zero; random, v0_c v0_sigma/(fan_in + fan_out) chi^2; observed, "
+          "from v0_batches gradients before the first step; vectors start at zero unless observed"),
+      keys::number("v0_sigma", &R::v0_sigma, 0, 1e12, "factor on v0; default 1"),
+      keys::number("v0_c", &R::v0_c, 1, 2, "c of the random v0: 1 (paper) or 2 (a squared Xavier draw); default 1"),
+      keys::text("v0_mode", &R::v0_mode, {"grad-mean-var", "grad-mean", "grad-mean-random"},
+                 "observed v0: mean^2 + batch * variance of the batch means; mean^2; or mean^2 + the random v0"),
+      keys::number("v0_batches", &R::v0_batches, 1, 1e6, "batches that the observed v0 sees; default 40"),
       keys::number("iterations", &R::iterations, 1, 100, "L of sinkhorn: row and column normalisations; default 5"),
       keys::text("end", &R::end, {"column", "row"},
                  "last step of sinkhorn: column (paper) or row (one more row step); default column"),
@@ -114,7 +123,10 @@ const char* role_name(Role role) {
 
 OptimizerRecipe preset(const std::string& method) {
   const Preset& row = find_preset(method);
-  return {row.name, "mean", row.roles, {}};
+  OptimizerRecipe recipe;
+  recipe.method = row.name;
+  recipe.roles = row.roles;
+  return recipe;
 }
 
 const std::vector<Key<RoleRecipe>>& role_keys() {
@@ -149,6 +161,12 @@ void validate(const OptimizerRecipe& recipe) {
     if (const RoleRecipe& role = recipe.role(r); role.scaling != "rms" && !find_direction(role.direction).raw)
       fail_usage(section(r), "scaling is \"", role.scaling, "\", but direction \"", role.direction,
                  "\" has no norm to scale; use \"rms\"");
+  if (recipe.aggregate == "vote")
+    for (const Role r : kRoles)
+      if (is_sign(recipe.role(r)) && measures_operator_norm(recipe.role(r)))
+        fail_usage(
+            section(r),
+            "scaling is \"opnorm\", which measures a direction that a vote only decides later; use \"rms\" or \"raw\"");
   if (recipe.aggregate != "mean" && recipe.aggregate != "vote")
     fail_usage("distributed", "aggregate is \"", recipe.aggregate, "\"; it must be one of mean, vote");
   if (recipe.aggregate == "vote" && std::none_of(recipe.roles.begin(), recipe.roles.end(), is_sign))

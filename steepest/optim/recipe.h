@@ -30,6 +30,10 @@ struct RoleRecipe {
       true;  ///< carries the method's own rule; [optimizer] lr, memory, direction and scale go to these roles only
   std::optional<double> momentum, beta1, beta2, eps, scale;
   std::string scaling = "rms";  ///< rms | raw | jordan | opnorm, see scale_factor() in optim/axes.h
+  std::string v0 = "zero";      ///< start of Adam's second moment: zero | random | observed (optim/second_moment.h)
+  double v0_sigma = 1, v0_c = 1;
+  std::string v0_mode = "grad-mean-var";
+  std::int64_t v0_batches = 40;
   std::int64_t iterations = 5;
   std::string end = "column";
   double tau = 0;
@@ -39,6 +43,7 @@ struct RoleRecipe {
 struct OptimizerRecipe {
   std::string method = "adamw";
   std::string aggregate = "mean";
+  std::uint64_t seed = 1337;  ///< of random start values and of rounding
   std::array<RoleRecipe, 4> roles;
 
   RoleRecipe& role(Role r) { return roles[static_cast<std::size_t>(r)]; }

@@ -26,7 +26,9 @@ std::size_t state_bytes(const RoleRecipe& role, const Parameter& p) {
 }
 
 OptimizerRecipe as_recipe(const Preset& preset) {
-  return {preset.name, "mean", preset.roles, {}};
+  OptimizerRecipe recipe;
+  recipe.roles = preset.roles;
+  return recipe;
 }
 
 }  // namespace
