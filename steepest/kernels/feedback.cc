@@ -116,6 +116,22 @@ void ScaledSign(const float* v, float s, float* out, std::size_t n) {
   elementwise::each(n, Scaled{v, out, s});
 }
 
+struct ScaledMove {
+  const float* h;
+  float* weights;
+  float s;
+  StepNumbers step;
+  template <class D>
+  HWY_INLINE void operator()(D d, std::size_t i) const {
+    const auto c = hn::Mul(hn::Set(d, s), signs::sign(d, hn::LoadU(d, h + i)));
+    elementwise::move(d, step, c, weights + i);
+  }
+};
+
+void MoveByScaledSign(const float* h, float s, const StepNumbers& step, float* weights, std::size_t n) {
+  elementwise::each(n, ScaledMove{h, weights, s, step});
+}
+
 struct FeedbackMove {
   float* e;
   float* weights;
@@ -147,6 +163,7 @@ HWY_EXPORT(SubtractSigns);
 HWY_EXPORT(Decode);
 HWY_EXPORT(DecodeAdd);
 HWY_EXPORT(ScaledSign);
+HWY_EXPORT(MoveByScaledSign);
 HWY_EXPORT(MoveByResidual);
 namespace {
 
@@ -155,6 +172,10 @@ using StagedBits = std::array<std::uint64_t, kPart / 64>;
 
 float mean_of(float sum, std::size_t n) {
   return sum / static_cast<float>(n);
+}
+
+float scale_of(std::span<const float> v) {
+  return mean_of(STEEPEST_DISPATCH(SumOfMagnitudes)(v.data(), v.size()), v.size());
 }
 
 // Bits [offset, offset + n), n < 64, of one word; other threads may write its other bits now.
@@ -231,16 +252,23 @@ void ef_decode_add(const std::uint64_t* words, std::size_t first_bit, float s, s
 float scaled_sign(std::span<const float> v, float* out) {
   if (v.empty()) return 0;
   const FloatMode mode;
-  const float s = mean_of(STEEPEST_DISPATCH(SumOfMagnitudes)(v.data(), v.size()), v.size());
+  const float s = scale_of(v);
   STEEPEST_DISPATCH(ScaledSign)(v.data(), s, out, v.size());
   return s;
 }
 
-void ef_sign_step(std::span<const float> h, float lr, float weight_decay, float* e, float* weights) {
+void scaled_sign_step(std::span<const float> h, const StepNumbers& step, float* weights) {
   if (h.empty()) return;
   const FloatMode mode;
-  const float s = mean_of(STEEPEST_DISPATCH(AddResidual)(h.data(), lr, 1, e, h.size()), h.size());
-  STEEPEST_DISPATCH(MoveByResidual)(e, s, lr * weight_decay, weights, h.size());
+  STEEPEST_DISPATCH(MoveByScaledSign)(h.data(), scale_of(h), step, weights, h.size());
+}
+
+void ef_sign_step(std::span<const float> h, const StepNumbers& step, float* e, float* weights) {
+  if (h.empty()) return;
+  const FloatMode mode;
+  const float gain = step.lr * step.scale, decay = step.lr * step.weight_decay;
+  const float s = mean_of(STEEPEST_DISPATCH(AddResidual)(h.data(), gain, 1, e, h.size()), h.size());
+  STEEPEST_DISPATCH(MoveByResidual)(e, s, decay, weights, h.size());
 }
 
 }  // namespace steepest

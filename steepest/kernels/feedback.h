@@ -11,6 +11,8 @@
 #include <cstdint>
 #include <span>
 
+#include "steepest/kernels/elementwise.h"
+
 namespace steepest {
 
 /// Elements that share a scale, unless the recipe says otherwise. Blocks restart at every tensor.
@@ -30,9 +32,12 @@ void ef_decode_add(const std::uint64_t* words, std::size_t first_bit, float s, s
 /// out <- C(v), with sgn(0) = 0, and returns s. out may be v.
 float scaled_sign(std::span<const float> v, float* out);
 
-/// EF-signSGD of one block, with weight decay added: p = lr h + e;  C = s sgn(p), sgn(0) = 0;
-/// x <- x - (C + lr weight_decay x), the product lr weight_decay rounded first;  e <- p - C. e is in units of a step,
-/// so a change of lr needs no correction.
-void ef_sign_step(std::span<const float> h, float lr, float weight_decay, float* e, float* weights);
+/// The step along C(h) in the same reads: x <- x - lr (scale C(h) + weight_decay x).
+void scaled_sign_step(std::span<const float> h, const StepNumbers& step, float* weights);
+
+/// EF-signSGD of one block, with weight decay added: p = lr scale h + e;  C = s sgn(p), sgn(0) = 0;
+/// x <- x - (C + lr weight_decay x);  e <- p - C. The products lr scale and lr weight_decay are rounded first. e is in
+/// units of a step, so a change of lr needs no correction.
+void ef_sign_step(std::span<const float> h, const StepNumbers& step, float* e, float* weights);
 
 }  // namespace steepest

@@ -65,6 +65,8 @@ std::vector<Key<RoleRecipe>> make_keys() {
       keys::number(
           "tau", &R::tau, 0, 0.999,
           "sinkhorn leaves rows alone whose norm is at most tau times the mean row norm; default 0: only zero rows"),
+      keys::number("block", &R::block, 1, 1e9,
+                   "values of a tensor that share a scale in scaled_sign and ef_sign; default 4096"),
   };
   for (Key<R>& key : table) {
     // What is printed is what is in effect: defaults filled in, unused keys left out.

@@ -37,6 +37,7 @@ struct RoleRecipe {
   std::int64_t iterations = 5;
   std::string end = "column";
   double tau = 0;
+  std::int64_t block = 4096;
 };
 
 /// A whole optimizer. `aggregate` is "mean" or "vote".

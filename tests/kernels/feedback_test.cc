@@ -116,6 +116,11 @@ TEST(SignSpec, ScaledSignIsTheMeanMagnitudeTimesTheSign) {
       Floats out(n);
       EXPECT_EQ(scaled_sign(v, out.data()), s);
       for (std::size_t i = 0; i < n; ++i) ASSERT_EQ(out[i], v[i] < 0 ? -s : v[i] > 0 ? s : 0.0f) << i;
+      const StepNumbers step{.lr = 0.01f, .scale = 2, .weight_decay = 0.1f};
+      Floats x = normals(n, 5), moved = x;
+      scaled_sign_step(v, step, x.data());
+      fused_step({}, Direction::Identity, step, {.weights = moved.data(), .gradient = out.data(), .size = n});
+      EXPECT_EQ(x, moved);
       scaled_sign(v, v.data());
       EXPECT_EQ(v, out);
     }
@@ -126,14 +131,14 @@ TEST(SignSpec, EfSignStepMovesByCOfPAndKeepsTheRest) {
   on_every_target([] {
     for (const std::size_t n : kSizes) {
       const Floats h = mixed(n, 3), e0 = normals(n, 4), x0 = normals(n, 5);
-      const float lr = 0.01f, decay = lr * 0.1f;
+      const float lr = 0.01f, gain = lr * 3, decay = lr * 0.1f;
       Floats p(n), e = e0, x = x0;
       for (std::size_t i = 0; i < n; ++i) {
-        const float fresh = lr * h[i];
+        const float fresh = gain * h[i];
         p[i] = fresh + e0[i];
       }
       const float s = mean_magnitude(p);
-      ef_sign_step(h, lr, 0.1f, e.data(), x.data());
+      ef_sign_step(h, {.lr = lr, .scale = 3, .weight_decay = 0.1f}, e.data(), x.data());
       for (std::size_t i = 0; i < n; ++i) {
         const float c = p[i] < 0 ? -s : p[i] > 0 ? s : 0;
         const float shrink = decay * x0[i];

@@ -367,7 +367,7 @@ TEST(SignSpec, Toy3_CE2_OnTheKernels) {
     scaled_sign(gradient(scaled_x), c.data());
     for (std::size_t i = 0; i < 2; ++i) scaled_x[i] -= kEta * c[i];
     ASSERT_EQ(scaled_x[0] + scaled_x[1], 2.0f);
-    ef_sign_step(gradient(feedback_x), kEta, 0, e.data(), feedback_x.data());
+    ef_sign_step(gradient(feedback_x), {.lr = kEta}, e.data(), feedback_x.data());
   }
   EXPECT_LT(std::fabs(feedback_x[0] + feedback_x[1]) / 2 + std::fabs(feedback_x[0] - feedback_x[1]), 5 * kEta);
 }
@@ -424,7 +424,7 @@ TEST(SignSpec, Toy3_OverParametrisedLeastSquares) {
         for (const std::size_t j : row.ones) g[j] += miss;
       }
       if (rule == Rule::ErrorFeedback) {
-        ef_sign_step(g, 10, 0, e.data(), w.data());
+        ef_sign_step(g, {.lr = 10}, e.data(), w.data());
         continue;
       }
       if (rule == Rule::ScaledSign) scaled_sign(g, g.data());
