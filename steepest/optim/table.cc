@@ -104,6 +104,41 @@ std::string method_page(const Preset& preset) {
   return out.str();
 }
 
+std::string method_markdown() {
+  std::ostringstream out;
+  out << "# Methods\n\nMade by `steepest methods --markdown` from the table that the program itself uses. A method is "
+         "a row of "
+         "that table: a memory,\na direction and their numbers for each role of parameters (`matrix`, `embedding`, "
+         "`head`, "
+         "`vector`). Every part can be\noverridden in a recipe, `[optimizer] momentum = 0.95` or `[optimizer.head] "
+         "direction = "
+         "\"sign\"`, and any memory goes\nwith any direction that makes sense.\n\n"
+         "State is bytes per parameter beside weights and gradients, for a matrix of m rows and n columns. Wire is "
+         "bits per "
+         "parameter\nthat a process sends in each step when there are many: 64 for a mean of fp32 gradients, 2 for "
+         "votes.\n\n"
+         "| method | state | wire | what it is |\n|---|---|---|---|\n";
+  for (const Preset& preset : presets()) {
+    const RoleRecipe& main = preset.roles[0];
+    out << "| [`" << preset.name << "`](#" << preset.name << ") | " << state_bytes_text(main) << " | " << wire(main)
+        << " | " << preset.summary << " |\n";
+  }
+  for (const Preset& preset : presets()) {
+    out << "\n## " << preset.name << "\n\n"
+        << preset.summary << ".\n\n    " << preset.formula << "\n\n"
+        << preset.paper << ".\n\n| role | rule | lr | state | wire |\n|---|---|---|---|---|\n";
+    for (const Role r : kRoles) {
+      const RoleRecipe& role = preset.roles[static_cast<std::size_t>(r)];
+      out << "| " << role_name(r) << " | `" << formula(role) << "` | " << role.lr << " | " << state_bytes_text(role)
+          << " | " << wire(role) << " |\n";
+    }
+    if (preset.unverified.empty()) continue;
+    out << "\nNot verified against the paper:\n\n";
+    for (const std::string& doubt : preset.unverified) out << "- " << doubt << '\n';
+  }
+  return out.str();
+}
+
 std::string method_json(std::span<const Preset> presets) {
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const Preset& preset : presets) {
