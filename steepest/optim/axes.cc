@@ -8,6 +8,7 @@
 #include "steepest/optim/directions/norms.h"
 #include "steepest/optim/directions/normuon.h"
 #include "steepest/optim/directions/racs.h"
+#include "steepest/optim/directions/scaled_sign.h"
 #include "steepest/optim/directions/sinkhorn.h"
 #include "steepest/optim/directions/spectral.h"
 #include "steepest/optim/directions/swan.h"
@@ -191,6 +192,28 @@ std::span<const DirectionRow> directions() {
        true,
        raw_spectral,
        "Whiten(RowStandardise(h)) with RMS 1"},
+      {"scaled_sign",
+       std::nullopt,
+       map_scaled_sign,
+       step_scaled_sign,
+       {},
+       {"block"},
+       1,
+       false,
+       false,
+       nullptr,
+       "mean|h| sign(h)"},
+      {"ef_sign",
+       std::nullopt,
+       nullptr,
+       step_ef_sign,
+       {{"residual"}},
+       {"block"},
+       1,
+       false,
+       false,
+       nullptr,
+       "C(lr h + e)/lr"},
   };
   return rows;
 }
@@ -238,6 +261,8 @@ bool measures_operator_norm(const RoleRecipe& role) {
 
 void map_direction(const Operand& operand, float* out, Scratch& scratch) {
   const DirectionRow& row = find_direction(operand.role.direction);
+  if (!row.elementwise && !row.map)
+    fail("optimizer", "direction \"", row.name, "\" cannot be stored: it depends on the step size");
   if (!row.elementwise) return row.map(operand, out, scratch);
   // A step of length -1 from zero is the direction itself.
   std::fill_n(out, operand.size(), 0.0f);

@@ -37,7 +37,7 @@ struct DirectionRow {
   std::string name;
   std::optional<Direction> elementwise;  ///< or nothing, and then the two functions
   /// out <- D(h). out may be h, never the weights. Like `step`: all threads unless called inside a parallel region, and
-  /// the bits do not depend on that.
+  /// the bits do not depend on that. Null: D depends on the step size, and there is only `step`.
   void (*map)(const Operand& operand, float* out, Scratch& scratch);
   /// weights <- x - lr * (scale * D(h) + weight_decay * x) in as few passes as possible; null: map, then move.
   void (*step)(const Operand& operand, const StepNumbers& step, Scratch& scratch);

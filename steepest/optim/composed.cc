@@ -34,6 +34,34 @@ std::array<float*, kMostStates> arrays(const RoleRecipe& role, const std::vector
   return list;
 }
 
+// sign_and_vote.md 2.1: direction and move are one, since p contains the learning rate.
+void ef_sign_in_loops(const RoleRecipe& role, double lr_factor, const std::vector<float>& h, ComposedParameter& p) {
+  const float lr = static_cast<float>(role.lr * lr_factor);
+  const float gain = lr * static_cast<float>(scale_factor(role, p.rows, p.cols));
+  const float decay = lr * static_cast<float>(role.weight_decay);
+  std::vector<float>& e = p.direction[0];
+  e.resize(h.size());
+  const auto block = static_cast<std::size_t>(role.block);
+  for (std::size_t first = 0; first < h.size(); first += block) {
+    const std::size_t end = std::min(first + block, h.size());
+    std::array<float, 64> partial = {};
+    for (std::size_t i = first; i < end; ++i) {
+      const float fresh = gain * h[i];
+      e[i] = fresh + e[i];
+      partial[(i - first) % 64] += std::fabs(e[i]);
+    }
+    for (std::size_t stride = 32; stride > 0; stride /= 2)
+      for (std::size_t k = 0; k < stride; ++k) partial[k] += partial[k + stride];
+    const float s = partial[0] / static_cast<float>(end - first);
+    for (std::size_t i = first; i < end; ++i) {
+      const float c = e[i] > 0 ? s : e[i] < 0 ? -s : 0.0f;
+      const float u = c + decay * p.weights[i];
+      p.weights[i] = p.weights[i] - u;
+      e[i] = e[i] - c;
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<float> composed_memory(const RoleRecipe& role, std::uint64_t t, ComposedParameter& p) {
@@ -126,6 +154,7 @@ void composed_move(const RoleRecipe& role, double lr_factor, const std::vector<f
 }
 
 void composed_step(const RoleRecipe& role, double lr_factor, std::uint64_t t, ComposedParameter& p) {
+  if (role.direction == "ef_sign") return ef_sign_in_loops(role, lr_factor, composed_memory(role, t, p), p);
   composed_move(role, lr_factor, composed_direction(role, t, composed_memory(role, t, p), p), p);
 }
 

@@ -115,6 +115,8 @@ std::vector<Key<RoleRecipe>> make_keys() {
                    "d of the memory adafactor: updates with a larger RMS are scaled down to it; default 1"),
       keys::flag("scale_parameter", &R::scale_parameter,
                  "the memory adafactor multiplies updates by max(1e-3, RMS of the weights)"),
+      keys::number("block", &R::block, 1, 1e9,
+                   "values of a tensor that share a scale in scaled_sign and ef_sign; default 4096"),
   };
   for (Key<R>& key : table) {
     // What is printed is what is in effect: defaults filled in, unused keys left out.

@@ -51,6 +51,7 @@ struct RoleRecipe {
   std::string whitening = "newton_schulz";  ///< of swan; or "eigen"
   double clip_threshold = 1;                ///< adafactor's d
   bool scale_parameter = false;             ///< adafactor's update is multiplied by max(1e-3, RMS(x))
+  std::int64_t block = 4096;
 };
 
 /// A whole optimizer. `aggregate` is "mean" or "vote".
