@@ -1,4 +1,5 @@
-# steepest_room(NAME [DEPENDS room...] [LINK target...] [TORCH]): a static library from steepest/NAME/*.cc (headers alone
+# steepest_room(NAME [DEPENDS room...] [LINK target...] [TORCH]): a static library from the sources in
+# steepest/NAME and its folders (headers alone
 # where there are none). Adds the target to `steepest_raw_targets` (usable without libtorch) or `steepest_torch_targets`.
 set(steepest_raw_targets "")
 set(steepest_torch_targets "")
@@ -11,7 +12,8 @@ function(steepest_room name)
   if(ROOM_TORCH)
     list(APPEND ROOM_LINK steepest::libtorch)
   endif()
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/steepest/${name}/*.cc)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/steepest/${name}/*.cc
+       ${CMAKE_SOURCE_DIR}/steepest/${name}/*/*.cc)
   if(sources)
     add_library(${target} STATIC ${sources})
     steepest_compile_options(${target})

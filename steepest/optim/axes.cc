@@ -1,18 +1,15 @@
 #include "steepest/optim/axes.h"
 
+#include <algorithm>
+#include <cmath>
+
+#include "steepest/optim/directions/sinkhorn.h"
+
 namespace steepest {
 namespace {
 
-SinkhornNumbers sinkhorn_numbers(const RoleRecipe& role) {
-  return {static_cast<int>(role.iterations), role.end == "row", role.tau};
-}
-
-void step_sinkhorn(const RoleRecipe& role, const StepNumbers& step, const MatrixSlice& matrix, MatrixScratch& s) {
-  sinkhorn_step(sinkhorn_numbers(role), step, matrix, s.sinkhorn);
-}
-
-void map_sinkhorn(const RoleRecipe& role, float* h, std::size_t rows, std::size_t cols, MatrixScratch& s) {
-  sinkhorn(sinkhorn_numbers(role), h, rows, cols, h, s.sinkhorn);
+double raw_sign(std::size_t, std::size_t) {
+  return 1;
 }
 
 template <class Row>
@@ -29,12 +26,31 @@ const Row& find(std::span<const Row> rows, const std::string& name, const char* 
 
 std::span<const MemoryRow> memories() {
   static const std::vector<MemoryRow> rows = {
-      {"none", Memory::None, {}, {}, 0, 0, 0, "h = g"},
-      {"ema", Memory::Ema, {"momentum"}, {"momentum"}, 0.9, 0, 0, "m <- b m + (1-b) g, h = m"},
-      {"nesterov", Memory::Nesterov, {"momentum"}, {"momentum"}, 0.9, 0, 0, "m <- b m + (1-b) g, h = b m + (1-b) g"},
+      {"none", Memory::None, nullptr, {}, {}, 0, 0, 0, "h = g"},
+      {"ema", Memory::Ema, nullptr, {{"momentum"}}, {"momentum"}, 0.9, 0, 0, "m <- b m + (1-b) g, h = m"},
+      {"kept",
+       Memory::None,
+       nullptr,
+       {},
+       {"momentum"},
+       0.9,
+       0,
+       0,
+       "g <- b g + new g (in the gradient's buffer), h = g",
+       true},
+      {"nesterov",
+       Memory::Nesterov,
+       nullptr,
+       {{"momentum"}},
+       {"momentum"},
+       0.9,
+       0,
+       0,
+       "m <- b m + (1-b) g, h = b m + (1-b) g"},
       {"lion",
        Memory::Lion,
-       {"momentum"},
+       nullptr,
+       {{"momentum"}},
        {"beta1", "beta2"},
        0.9,
        0.99,
@@ -42,8 +58,9 @@ std::span<const MemoryRow> memories() {
        "h = b1 m + (1-b1) g, m <- b2 m + (1-b2) g"},
       {"adam",
        Memory::Adam,
-       {"first_moment", "second_moment"},
-       {"beta1", "beta2", "eps"},
+       nullptr,
+       {{"first_moment"}, {"second_moment"}},
+       {"beta1", "beta2", "eps", "v0", "v0_sigma", "v0_c", "v0_mode", "v0_batches"},
        0.9,
        0.999,
        1e-8,
@@ -54,9 +71,19 @@ std::span<const MemoryRow> memories() {
 
 std::span<const DirectionRow> directions() {
   static const std::vector<DirectionRow> rows = {
-      {"identity", Direction::Identity, nullptr, nullptr, {}, 1, false, "h"},
-      {"sign", Direction::Sign, nullptr, nullptr, {}, 1, true, "sign(h)"},
-      {"sinkhorn", std::nullopt, step_sinkhorn, map_sinkhorn, {"iterations", "end", "tau"}, 0.05, true, "Sinkhorn(h)"},
+      {"identity", Direction::Identity, nullptr, nullptr, {}, {}, 1, false, false, nullptr, "h"},
+      {"sign", Direction::Sign, nullptr, nullptr, {}, {}, 1, true, false, raw_sign, "sign(h)"},
+      {"sinkhorn",
+       std::nullopt,
+       map_sinkhorn,
+       step_sinkhorn,
+       {},
+       {"iterations", "end", "tau"},
+       0.05,
+       true,
+       true,
+       raw_sinkhorn,
+       "Sinkhorn(h)"},
   };
   return rows;
 }
@@ -73,14 +100,63 @@ bool is_sign(const RoleRecipe& role) {
 }
 
 bool is_scale_invariant(const RoleRecipe& role) {
-  return find_memory(role.memory).states.empty() && find_direction(role.direction).scale_free;
+  const MemoryRow& memory = find_memory(role.memory);
+  return memory.states.empty() && !memory.owns_gradient && find_direction(role.direction).scale_free;
 }
 
 RoleNumbers role_numbers(const RoleRecipe& role) {
   const MemoryRow& memory = find_memory(role.memory);
-  const bool one_beta = memory.keys == std::vector<std::string>{"momentum"};
+  const bool one_beta = !memory.keys.empty() && memory.keys.front() == "momentum";
   return {(one_beta ? role.momentum : role.beta1).value_or(memory.beta1), role.beta2.value_or(memory.beta2),
           role.eps.value_or(memory.eps), role.scale.value_or(find_direction(role.direction).scale)};
+}
+
+double scale_factor(const RoleRecipe& role, std::size_t rows, std::size_t cols) {
+  const double scale = role_numbers(role).scale;
+  if (role.scaling == "rms" || rows == 0 || cols == 0) return scale;
+  const double ratio = static_cast<double>(rows) / static_cast<double>(cols);
+  if (measures_operator_norm(role)) return scale * std::sqrt(ratio);
+  const double raw = find_direction(role.direction).raw(rows, cols);
+  if (role.scaling == "jordan") return scale * std::sqrt(std::max(1.0, ratio)) * raw;
+  if (role.scaling == "opnorm") return scale * std::sqrt(ratio) * raw;
+  return scale * raw;
+}
+
+bool measures_operator_norm(const RoleRecipe& role) {
+  return role.scaling == "opnorm" && !find_direction(role.direction).unit_operator;
+}
+
+void map_direction(const Operand& operand, float* out, Scratch& scratch) {
+  const DirectionRow& row = find_direction(operand.role.direction);
+  if (!row.elementwise) return row.map(operand, out, scratch);
+  // A step of length -1 from zero is the direction itself.
+  std::fill_n(out, operand.size(), 0.0f);
+  fused_step({}, *row.elementwise, {.lr = -1, .scale = 1, .weight_decay = 0},
+             {out, operand.h, nullptr, nullptr, operand.size()});
+}
+
+std::vector<StateSpec> needed_states(const RoleRecipe& role) {
+  std::vector<StateSpec> needed;
+  for (const auto* states : {&find_memory(role.memory).states, &find_direction(role.direction).states})
+    for (const StateSpec& spec : *states)
+      if (!spec.needed || spec.needed(role)) needed.push_back(spec);
+  return needed;
+}
+
+std::size_t extent_of(Extent extent, std::size_t rows, std::size_t cols, std::size_t block_rows) {
+  switch (extent) {
+    case Extent::Full:
+      return rows * cols;
+    case Extent::Rows:
+      return rows;
+    case Extent::Cols:
+      return cols;
+    case Extent::Blocks:
+      return (rows + block_rows - 1) / block_rows;
+    case Extent::One:
+      return 1;
+  }
+  return 0;
 }
 
 }  // namespace steepest

@@ -1,5 +1,5 @@
 // The members of the memory and direction axes, one row each: the names that recipes use, what they need, and which
-// kernel does them. A new member is a row here and a kernel.
+// function does them. A new member is a row here and one file.
 #pragma once
 
 #include <optional>
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "steepest/kernels/elementwise.h"
-#include "steepest/kernels/sinkhorn.h"
+#include "steepest/optim/operand.h"
 #include "steepest/optim/recipe.h"
 
 namespace steepest {
@@ -21,35 +21,34 @@ RoleNumbers role_numbers(const RoleRecipe& role);
 
 struct MemoryRow {
   std::string name;
-  Memory kind;
-  std::vector<std::string> states;  ///< names of its state arrays, 4 bytes per parameter each
-  std::vector<std::string> keys;    ///< keys of RoleRecipe that it uses
-  double beta1, beta2, eps;         ///< defaults
-  std::string formula;              ///< of h, in terms of g
+  std::optional<Memory> elementwise;  ///< or nothing, and then `remember`
+  /// operand.h <- memory of the gradient that it holds; the state is updated.
+  void (*remember)(const Operand& operand, Scratch& scratch);
+  std::vector<StateSpec> states;
+  std::vector<std::string> keys;  ///< keys of RoleRecipe that it uses
+  double beta1, beta2, eps;       ///< defaults
+  std::string formula;            ///< of h, in terms of g
+  bool owns_gradient = false;     ///< the momentum is kept in the gradient buffer: scaled by beta1 instead of zeroed
 };
-
-/// Scratch memory of one thread's matrix directions.
-struct MatrixScratch {
-  SinkhornScratch sinkhorn;
-};
-
-/// A direction for whole matrices: weights <- x - lr * (scale * D(h) + weight_decay * x). Uses all threads unless
-/// called inside a parallel region; the bits do not depend on that.
-using MatrixStep = void (*)(const RoleRecipe& role, const StepNumbers& step, const MatrixSlice& matrix,
-                            MatrixScratch& scratch);
-/// The same direction stored: h <- D(h).
-using MatrixMap = void (*)(const RoleRecipe& role, float* h, std::size_t rows, std::size_t cols,
-                           MatrixScratch& scratch);
 
 struct DirectionRow {
   std::string name;
   std::optional<Direction> elementwise;  ///< or nothing, and then the two functions
-  MatrixStep step;
-  MatrixMap map;
+  /// out <- D(h). out may be h, never the weights. Like `step`: all threads unless called inside a parallel region, and
+  /// the bits do not depend on that.
+  void (*map)(const Operand& operand, float* out, Scratch& scratch);
+  /// weights <- x - lr * (scale * D(h) + weight_decay * x) in as few passes as possible; null: map, then move.
+  void (*step)(const Operand& operand, const StepNumbers& step, Scratch& scratch);
+  std::vector<StateSpec> states;
   std::vector<std::string> keys;
-  double scale;     ///< default
-  bool scale_free;  ///< D(a h) = D(h) for a > 0
+  double scale;       ///< default
+  bool scale_free;    ///< D(a h) = D(h) for a > 0
+  bool needs_matrix;  ///< has no meaning for vectors
+  /// RMS of the direction before it was scaled to RMS 1 (a row norm of 1, singular values of 1, ...); null: it has no
+  /// fixed RMS and only scaling = "rms" with its plain factor is possible.
+  double (*raw)(std::size_t rows, std::size_t cols);
   std::string formula;
+  bool unit_operator = false;  ///< its raw form has operator norm 1, so that scaling = "opnorm" needs no measurement
 };
 
 std::span<const MemoryRow> memories();
@@ -64,5 +63,23 @@ bool is_sign(const RoleRecipe& role);
 
 /// Whether the update ignores the scale of the gradient, so that clipping its norm has no effect.
 bool is_scale_invariant(const RoleRecipe& role);
+
+/// The factor on a direction of RMS 1 that [optimizer] scaling and scale ask for, for a tensor of rows x cols (d_out x
+/// d_in): rms v; raw v * raw; jordan v * sqrt(max(1, rows/cols)) * raw; opnorm v * sqrt(rows/cols) * raw
+/// where the raw form has operator norm 1, and else v * sqrt(rows/cols), to be divided by the operator norm that was
+/// measured (multi_norm.md 1.4, 4.1).
+double scale_factor(const RoleRecipe& role, std::size_t rows, std::size_t cols);
+
+/// Whether scale_factor() has to be divided by operator_norm() of each direction.
+bool measures_operator_norm(const RoleRecipe& role);
+
+/// out <- D(h), whatever the row's kind.
+void map_direction(const Operand& operand, float* out, Scratch& scratch);
+
+/// The specs of both axes that this role needs, memory first.
+std::vector<StateSpec> needed_states(const RoleRecipe& role);
+
+/// Entries of a state array.
+std::size_t extent_of(Extent extent, std::size_t rows, std::size_t cols, std::size_t block_rows);
 
 }  // namespace steepest

@@ -20,59 +20,85 @@ void normalise(std::vector<double>& x, std::size_t count, std::size_t size, std:
   }
 }
 
+// Pointers to the state arrays that a row needs, made on first use.
+std::array<float*, kMostStates> arrays(const RoleRecipe& role, const std::vector<StateSpec>& specs,
+                                       const ComposedParameter& p,
+                                       std::array<std::vector<float>, kMostStates>& states) {
+  std::array<float*, kMostStates> list = {};
+  for (std::size_t k = 0; k < specs.size(); ++k) {
+    if (specs[k].needed && !specs[k].needed(role)) continue;
+    states[k].resize(extent_of(specs[k].extent, p.rows, p.cols, p.block_rows));
+    list[k] = states[k].data();
+  }
+  return list;
+}
+
 }  // namespace
 
 std::vector<float> composed_memory(const RoleRecipe& role, std::uint64_t t, ComposedParameter& p) {
   const RoleNumbers numbers = role_numbers(role);
-  const Memory kind = find_memory(role.memory).kind;
-  const MemoryNumbers n = memory_numbers(kind, numbers.beta1, numbers.beta2, numbers.eps, t);
+  const MemoryRow& row = find_memory(role.memory);
   std::vector<float> h = p.gradient;
-  if (kind == Memory::None) return h;
-  if (kind == Memory::Lion) {
-    h = p.first;
-    blend(n.beta1, h, n.rest1, p.gradient);
-    blend(n.beta2, p.first, n.rest2, p.gradient);
+  const auto state = arrays(role, row.states, p, p.memory);
+  if (!row.elementwise) {
+    Scratch scratch;
+    row.remember({role, t, p.rows, p.cols, p.block_rows, p.weights.data(), h.data(), state}, scratch);
     return h;
   }
-  blend(n.beta1, p.first, n.rest1, p.gradient);
-  h = p.first;
+  const Memory kind = *row.elementwise;
+  const MemoryNumbers n = memory_numbers(kind, numbers.beta1, numbers.beta2, numbers.eps, t);
+  std::vector<float>& first = p.memory[0];
+  std::vector<float>& second = p.memory[1];
+  if (kind == Memory::None) return h;
+  if (kind == Memory::Lion) {
+    h = first;
+    blend(n.beta1, h, n.rest1, p.gradient);
+    blend(n.beta2, first, n.rest2, p.gradient);
+    return h;
+  }
+  blend(n.beta1, first, n.rest1, p.gradient);
+  h = first;
   if (kind == Memory::Nesterov) blend(n.beta1, h, n.rest1, p.gradient);
   if (kind == Memory::Adam) {
     std::vector<float> square = p.gradient;
     for (float& g : square) g = g * g;
-    blend(n.beta2, p.second, n.rest2, square);
+    blend(n.beta2, second, n.rest2, square);
     for (std::size_t i = 0; i < h.size(); ++i) {
-      const float root = std::sqrt(p.second[i]) * n.correction2 + n.eps;
+      const float root = std::sqrt(second[i]) * n.correction2 + n.eps;
       h[i] = h[i] * n.correction1 / root;
     }
   }
   return h;
 }
 
-std::vector<float> composed_direction(const RoleRecipe& role, std::vector<float> h, std::size_t rows,
-                                      std::size_t cols) {
+std::vector<float> composed_direction(const RoleRecipe& role, std::uint64_t t, std::vector<float> h,
+                                      ComposedParameter& p) {
   const DirectionRow& row = find_direction(role.direction);
   if (!row.elementwise) {
-    MatrixScratch scratch;
-    row.map(role, h.data(), rows, cols, scratch);
-  } else if (*row.elementwise == Direction::Sign) {
-    for (float& x : h) x = x > 0 ? 1.0f : x < 0 ? -1.0f : 0.0f;
+    Scratch scratch;
+    std::vector<float> out(h.size());
+    row.map(
+        {role, t, p.rows, p.cols, p.block_rows, p.weights.data(), h.data(), arrays(role, row.states, p, p.direction)},
+        out.data(), scratch);
+    return out;
   }
+  if (*row.elementwise == Direction::Sign)
+    for (float& x : h) x = x > 0 ? 1.0f : x < 0 ? -1.0f : 0.0f;
   return h;
 }
 
-void composed_move(const RoleRecipe& role, double lr_factor, const std::vector<float>& d, std::vector<float>& weights) {
+void composed_move(const RoleRecipe& role, double lr_factor, const std::vector<float>& d, ComposedParameter& p) {
   const float lr = static_cast<float>(role.lr * lr_factor);
-  const float scale = static_cast<float>(role_numbers(role).scale);
+  const float scale = static_cast<float>(scale_factor(role, p.rows, p.cols));
   const float decay = static_cast<float>(role.weight_decay);
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    const float u = scale * d[i] + decay * weights[i];
-    weights[i] = weights[i] - lr * u;
+  for (std::size_t i = 0; i < p.weights.size(); ++i) {
+    const float u = scale * d[i] + decay * p.weights[i];
+    p.weights[i] = p.weights[i] - lr * u;
   }
 }
 
 void composed_step(const RoleRecipe& role, double lr_factor, std::uint64_t t, ComposedParameter& p) {
-  composed_move(role, lr_factor, composed_direction(role, composed_memory(role, t, p), p.rows, p.cols), p.weights);
+  composed_move(role, lr_factor, composed_direction(role, t, composed_memory(role, t, p), p), p);
 }
 
 std::vector<double> sinkhorn_loop(std::vector<double> x, std::size_t rows, std::size_t cols, int iterations,

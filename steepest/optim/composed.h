@@ -2,29 +2,32 @@
 // a recipe; the fused passes are compared with it bit for bit. Slow, one thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
-#include "steepest/optim/recipe.h"
+#include "steepest/optim/operand.h"
 
 namespace steepest {
 
-/// One parameter with everything that belongs to it.
+/// One parameter with everything that belongs to it; a vector is 1 x n.
 struct ComposedParameter {
   Role role = Role::Matrix;
-  std::size_t rows = 0, cols = 0;
+  std::size_t rows = 0, cols = 0, block_rows = 1;
   std::vector<float> weights, gradient;
-  std::vector<float> first, second;  ///< state arrays; start as zeros of the size of the weights
+  std::array<std::vector<float>, kMostStates> memory = {},
+                                              direction = {};  ///< state arrays; empty: zeros to begin with
 };
 
 /// Memory: h from the gradient, state updated. `t`: number of this update, from 1.
 std::vector<float> composed_memory(const RoleRecipe& role, std::uint64_t t, ComposedParameter& parameter);
 
 /// Direction of h, before the scale.
-std::vector<float> composed_direction(const RoleRecipe& role, std::vector<float> h, std::size_t rows, std::size_t cols);
+std::vector<float> composed_direction(const RoleRecipe& role, std::uint64_t t, std::vector<float> h,
+                                      ComposedParameter& parameter);
 
-/// Step: weights <- x - lr * lr_factor * (scale * d + weight_decay * x).
-void composed_move(const RoleRecipe& role, double lr_factor, const std::vector<float>& d, std::vector<float>& weights);
+/// Step: weights <- x - lr * lr_factor * (scale_factor(role) * d + weight_decay * x).
+void composed_move(const RoleRecipe& role, double lr_factor, const std::vector<float>& d, ComposedParameter& parameter);
 
 /// The three in a row, without communication.
 void composed_step(const RoleRecipe& role, double lr_factor, std::uint64_t t, ComposedParameter& parameter);

@@ -24,7 +24,7 @@ struct GradientReport {
 /// One piece of optimizer state; `value` aliases the optimizer's memory, so loading is value.copy_(saved).
 struct StateTensor {
   std::string name;  ///< parameter name, a dot, and the state's name: "lm_head.weight.momentum"
-  at::Tensor value;  ///< fp32, shape of the parameter
+  at::Tensor value;  ///< fp32, shape of the parameter, or one dimension for arrays with an entry per row, column ...
   bool per_rank;     ///< differs between ranks (momentum that is voted on)
 };
 
@@ -43,6 +43,7 @@ class Optimizer {
   const OptimizerRecipe& recipe() const;
   const std::vector<Parameter>& parameters() const;
 
+  /// Clears the gradients; those whose memory keeps its momentum in them are scaled by beta instead.
   void zero_gradients();
   /// The two contiguous parts of the gradient buffer: gradients that ranks average, then those that are voted on.
   std::span<float> mean_gradients();
@@ -57,6 +58,13 @@ class Optimizer {
   /// One update of all weights with learning rates lr * lr_factor, then updates() + 1. `decided`: the vote's result,
   /// needed exactly when vote_bits() > 0. May use the gradient buffer as scratch.
   void step(double lr_factor, std::span<const std::uint64_t> decided = {});
+
+  /// Whether some second moment starts from observed gradients and update 1 has not been made: call observe() for
+  /// observation_batches() gradients (of `batch` samples each, averaged over ranks) and then finish_observation(batch).
+  bool wants_observation() const;
+  std::int64_t observation_batches() const;
+  void observe();
+  void finish_observation(double batch);
 
   /// Completed updates: bias correction and the parity rule count them. Skipped steps do not advance it.
   std::uint64_t updates() const;

@@ -20,6 +20,7 @@ struct Parameter {
   std::string name;
   Role role;
   at::Tensor value;
+  std::int64_t block_rows = 1;  ///< rows that belong together: those of one attention head in a query or key projection
 };
 
 }  // namespace steepest

@@ -7,29 +7,29 @@
 
 namespace steepest {
 
+PlannedParameter planned(const Parameter& p) {
+  const auto size = [&](std::int64_t d) { return static_cast<std::size_t>(p.value.size(d)); };
+  const bool matrix = p.value.dim() == 2;
+  return {p.role, matrix ? size(0) : 1, matrix ? size(1) : static_cast<std::size_t>(p.value.numel()),
+          static_cast<std::size_t>(p.block_rows)};
+}
+
 Layout lay_out(const OptimizerRecipe& recipe, std::span<const PlannedParameter> parameters, bool voted) {
   Layout layout;
   layout.parameters.resize(parameters.size());
   std::size_t offset = 0;
   for (const bool part : {false, true}) {
     for (std::size_t i = 0; i < parameters.size(); ++i) {
-      const RoleRecipe& role = recipe.role(parameters[i].role);
+      const PlannedParameter& shape = parameters[i];
+      const RoleRecipe& role = recipe.role(shape.role);
       if ((voted && is_sign(role)) != part) continue;
-      const std::size_t size = parameters[i].size;
-      const std::size_t states = find_memory(role.memory).states.size();
       Placement& p = layout.parameters[i];
-      p.role = parameters[i].role;
-      p.voted = part;
-      p.size = size;
-      p.gradient = offset;
-      offset += size;
-      if (states > 0) {
-        p.first = layout.first_size;
-        layout.first_size += size;
-      }
-      if (states > 1) {
-        p.second = layout.second_size;
-        layout.second_size += size;
+      p = {shape, part, offset, {}};
+      offset += shape.size();
+      for (const StateSpec& spec : needed_states(role)) {
+        const std::size_t size = extent_of(spec.extent, shape.rows, shape.cols, shape.block_rows);
+        p.states.push_back({spec, layout.state_size, size});
+        layout.state_size += size;
       }
     }
     if (!part) layout.mean_size = offset;
@@ -38,7 +38,7 @@ Layout lay_out(const OptimizerRecipe& recipe, std::span<const PlannedParameter> 
   return layout;
 }
 
-void WorkList::add(Role role, const Slice& slice) {
+void WorkList::add(Role role, const Slice& slice, float scale) {
   const auto part = [](float* array, std::size_t offset) { return array ? array + offset : nullptr; };
   for (std::size_t done = 0; done < slice.size;) {
     const std::size_t room = kWindow - size_ % kWindow;
@@ -46,7 +46,7 @@ void WorkList::add(Role role, const Slice& slice) {
     if (room == kWindow) windows_.push_back(pieces_.size());
     const Slice cut = {part(slice.weights, done), part(slice.gradient, done), part(slice.first, done),
                        part(slice.second, done), count};
-    pieces_.push_back({role, cut, size_});
+    pieces_.push_back({role, cut, scale, size_});
     size_ += count;
     done += count;
   }

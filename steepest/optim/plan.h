@@ -8,39 +8,52 @@
 
 #include "steepest/base/parallel.h"
 #include "steepest/kernels/elementwise.h"
+#include "steepest/optim/operand.h"
 #include "steepest/optim/recipe.h"
 
 namespace steepest {
 
-/// Where one parameter lies, in elements. Parameters without a state array have kNowhere there.
-struct Placement {
-  static constexpr std::size_t kNowhere = static_cast<std::size_t>(-1);
+/// What the plan knows of a parameter: a matrix of rows x cols, or a vector as 1 x n.
+struct PlannedParameter {
   Role role = Role::Matrix;
+  std::size_t rows = 0, cols = 0;
+  std::size_t block_rows = 1;  ///< see Operand
+
+  std::size_t size() const { return rows * cols; }
+};
+
+/// One state array in the flat state buffer.
+struct StatePlace {
+  StateSpec spec;
+  std::size_t offset = 0, size = 0;
+};
+
+/// Where one parameter lies, in elements of the flat buffers.
+struct Placement {
+  PlannedParameter shape;
   bool voted = false;
-  std::size_t size = 0;
   std::size_t gradient = 0;
-  std::size_t first = kNowhere, second = kNowhere;
+  std::vector<StatePlace> states;  ///< needed_states() of its role
 };
 
 /// The flat buffers: gradients that are averaged, then those that are voted on, each in registration order without
-/// gaps; state arrays in the same order.
+/// gaps; all state arrays in the same order.
 struct Layout {
   std::vector<Placement> parameters;
   std::size_t mean_size = 0, voted_size = 0;
-  std::size_t first_size = 0, second_size = 0;
+  std::size_t state_size = 0;
 };
 
-struct PlannedParameter {
-  Role role;
-  std::size_t size;
-};
+PlannedParameter planned(const Parameter& parameter);
 
 Layout lay_out(const OptimizerRecipe& recipe, std::span<const PlannedParameter> parameters, bool voted);
 
-/// A slice of one tensor and its position in the list it belongs to (for voted parameters: its first bit).
+/// A slice of one tensor, the factor on its direction (scale_factor), and its position in the list it belongs to (for
+/// voted parameters: its first bit).
 struct Piece {
   Role role;
   Slice slice;
+  float scale;
   std::size_t position;
 };
 
@@ -50,7 +63,7 @@ class WorkList {
  public:
   static constexpr std::size_t kWindow = std::size_t{1} << 15;
 
-  void add(Role role, const Slice& slice);
+  void add(Role role, const Slice& slice, float scale = 1);
   std::size_t size() const { return size_; }
 
   /// body(piece) for every piece, windows in parallel, pieces of a window in order.

@@ -15,7 +15,7 @@ bool contains(const std::vector<std::string>& list, const std::string& name) {
 }
 
 bool uses(const RoleRecipe& role, const std::string& key) {
-  static const std::vector<std::string> always = {"memory", "direction", "lr", "weight_decay", "scale"};
+  static const std::vector<std::string> always = {"memory", "direction", "lr", "weight_decay", "scale", "scaling"};
   return contains(always, key) || contains(find_memory(role.memory).keys, key) ||
          contains(find_direction(role.direction).keys, key);
 }
@@ -46,6 +46,19 @@ std::vector<Key<RoleRecipe>> make_keys() {
       keys::number("scale", &R::scale, 1e-9, 1e9,
                    "factor on the direction, whose RMS is 1 for sign and sinkhorn; default 1, sinkhorn 0.05; "
                    "[optimizer] changes it for the main roles"),
+      keys::text(
+          "scaling", &R::scaling, {"rms", "raw", "jordan", "opnorm"},
+          "what scale multiplies: rms, the direction with RMS 1; raw, with its norm 1 (rows, singular values ...); "
+          "jordan, raw times sqrt(max(1, d_out/d_in)); opnorm, raw times sqrt(d_out/d_in)"),
+      keys::text(
+          "v0", &R::v0, {"zero", "random", "observed"},
+          "start of the memory adam's second moment: zero; random, v0_c v0_sigma/(fan_in + fan_out) chi^2; observed, "
+          "from v0_batches gradients before the first step; vectors start at zero unless observed"),
+      keys::number("v0_sigma", &R::v0_sigma, 0, 1e12, "factor on v0; default 1"),
+      keys::number("v0_c", &R::v0_c, 1, 2, "c of the random v0: 1 (paper) or 2 (a squared Xavier draw); default 1"),
+      keys::text("v0_mode", &R::v0_mode, {"grad-mean-var", "grad-mean", "grad-mean-random"},
+                 "observed v0: mean^2 + batch * variance of the batch means; mean^2; or mean^2 + the random v0"),
+      keys::number("v0_batches", &R::v0_batches, 1, 1e6, "batches that the observed v0 sees; default 40"),
       keys::number("iterations", &R::iterations, 1, 100, "L of sinkhorn: row and column normalisations; default 5"),
       keys::text("end", &R::end, {"column", "row"},
                  "last step of sinkhorn: column (paper) or row (one more row step); default column"),
@@ -69,7 +82,7 @@ std::vector<Key<RoleRecipe>> make_keys() {
 }
 
 std::vector<Role> roles_meant(const OptimizerRecipe& recipe, const std::string& key) {
-  static const std::vector<std::string> of_main = {"memory", "direction", "lr", "scale"};
+  static const std::vector<std::string> of_main = {"memory", "direction", "lr", "scale", "scaling"};
   std::vector<Role> meant;
   for (const Role role : kRoles) {
     const bool skip = contains(of_main, key) ? !recipe.role(role).main : key == "weight_decay" && role == Role::Vector;
@@ -110,7 +123,10 @@ const char* role_name(Role role) {
 
 OptimizerRecipe preset(const std::string& method) {
   const Preset& row = find_preset(method);
-  return {row.name, "mean", row.roles, {}};
+  OptimizerRecipe recipe;
+  recipe.method = row.name;
+  recipe.roles = row.roles;
+  return recipe;
 }
 
 const std::vector<Key<RoleRecipe>>& role_keys() {
@@ -138,9 +154,19 @@ void validate(const OptimizerRecipe& recipe) {
     fail_key(given.place, "is not used by method ", recipe.method, ": ", given.key, " means nothing to memory \"",
              role.memory, "\" and direction \"", role.direction, "\"; remove it or choose another memory or direction");
   }
-  if (!find_direction(recipe.role(Role::Vector).direction).elementwise)
+  if (find_direction(recipe.role(Role::Vector).direction).needs_matrix)
     fail_usage(section(Role::Vector), "direction is \"", recipe.role(Role::Vector).direction,
                "\", which needs matrices; choose sign or identity for vectors");
+  for (const Role r : kRoles)
+    if (const RoleRecipe& role = recipe.role(r); role.scaling != "rms" && !find_direction(role.direction).raw)
+      fail_usage(section(r), "scaling is \"", role.scaling, "\", but direction \"", role.direction,
+                 "\" has no norm to scale; use \"rms\"");
+  if (recipe.aggregate == "vote")
+    for (const Role r : kRoles)
+      if (is_sign(recipe.role(r)) && measures_operator_norm(recipe.role(r)))
+        fail_usage(
+            section(r),
+            "scaling is \"opnorm\", which measures a direction that a vote only decides later; use \"rms\" or \"raw\"");
   if (recipe.aggregate != "mean" && recipe.aggregate != "vote")
     fail_usage("distributed", "aggregate is \"", recipe.aggregate, "\"; it must be one of mean, vote");
   if (recipe.aggregate == "vote" && std::none_of(recipe.roles.begin(), recipe.roles.end(), is_sign))
@@ -161,7 +187,21 @@ std::vector<std::string> warnings(const OptimizerRecipe& recipe) {
 }
 
 int state_bytes_per_parameter(const RoleRecipe& role) {
-  return static_cast<int>(sizeof(float) * find_memory(role.memory).states.size());
+  int bytes = 0;
+  for (const StateSpec& spec : needed_states(role))
+    if (spec.extent == Extent::Full) bytes += static_cast<int>(sizeof(float));
+  return bytes;
+}
+
+std::string state_bytes_text(const RoleRecipe& role) {
+  std::string text = concat(state_bytes_per_parameter(role));
+  for (const StateSpec& spec : needed_states(role)) {
+    if (spec.extent == Extent::Rows) text += " + 4/n";
+    if (spec.extent == Extent::Cols) text += " + 4/m";
+    if (spec.extent == Extent::Blocks) text += " + 4/(n rows per block)";
+    if (spec.extent == Extent::One) text += " + 4/(mn)";
+  }
+  return text.starts_with("0 + ") ? text.substr(4) : text;
 }
 
 int wire_bits_per_parameter(const RoleRecipe& role, bool vote) {

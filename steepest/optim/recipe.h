@@ -29,6 +29,11 @@ struct RoleRecipe {
   bool main =
       true;  ///< carries the method's own rule; [optimizer] lr, memory, direction and scale go to these roles only
   std::optional<double> momentum, beta1, beta2, eps, scale;
+  std::string scaling = "rms";  ///< rms | raw | jordan | opnorm, see scale_factor() in optim/axes.h
+  std::string v0 = "zero";      ///< start of Adam's second moment: zero | random | observed (optim/second_moment.h)
+  double v0_sigma = 1, v0_c = 1;
+  std::string v0_mode = "grad-mean-var";
+  std::int64_t v0_batches = 40;
   std::int64_t iterations = 5;
   std::string end = "column";
   double tau = 0;
@@ -38,6 +43,7 @@ struct RoleRecipe {
 struct OptimizerRecipe {
   std::string method = "adamw";
   std::string aggregate = "mean";
+  std::uint64_t seed = 1337;  ///< of random start values and of rounding
   std::array<RoleRecipe, 4> roles;
 
   RoleRecipe& role(Role r) { return roles[static_cast<std::size_t>(r)]; }
@@ -73,8 +79,12 @@ void validate(const OptimizerRecipe& recipe);
 /// Sentences for the user about legal but doubtful numbers (weight decay that fp32 loses).
 std::vector<std::string> warnings(const OptimizerRecipe& recipe);
 
-/// Optimizer state of one fp32 parameter of this role, in bytes.
+/// Optimizer state of one fp32 parameter of this role, in bytes, in the limit of large matrices: arrays with an entry
+/// per row or column count nothing.
 int state_bytes_per_parameter(const RoleRecipe& role);
+
+/// All of it, for a matrix of m rows and n columns: "4 + 4/n" (an array with an entry for each row adds 4/n).
+std::string state_bytes_text(const RoleRecipe& role);
 
 /// Bits that one worker sends per parameter and step in the limit of many workers: 64 for a mean of fp32 gradients
 /// (64(M-1)/M), 2 for a vote (2(M-1)/M, sign_and_vote.md 5.1 (c)).

@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "steepest/optim/axes.h"
+#include "steepest/optim/plan.h"
 
 namespace steepest {
 namespace {
@@ -16,8 +17,18 @@ std::string wire(const RoleRecipe& role) {
   return is_sign(role) ? "2 as votes, 64 as a mean" : "64 as a mean";
 }
 
+std::size_t state_bytes(const RoleRecipe& role, const Parameter& p) {
+  const PlannedParameter shape = planned(p);
+  std::size_t entries = 0;
+  for (const StateSpec& spec : needed_states(role))
+    entries += extent_of(spec.extent, shape.rows, shape.cols, shape.block_rows);
+  return sizeof(float) * entries;
+}
+
 OptimizerRecipe as_recipe(const Preset& preset) {
-  return {preset.name, "mean", preset.roles, {}};
+  OptimizerRecipe recipe;
+  recipe.roles = preset.roles;
+  return recipe;
 }
 
 }  // namespace
@@ -46,16 +57,17 @@ std::string group_table(const OptimizerRecipe& recipe, std::span<const Parameter
   Rows rows = {{"group", "tensors", "parameters", "lr", "state bytes", "ranks", "rule"}};
   for (const Role r : kRoles) {
     std::int64_t tensors = 0, elements = 0;
+    std::size_t bytes = 0;
     for (const Parameter& p : parameters) {
       if (p.role != r) continue;
       ++tensors;
       elements += p.value.numel();
+      bytes += state_bytes(recipe.role(r), p);
     }
     if (tensors == 0) continue;
     const RoleRecipe& role = recipe.role(r);
-    rows.push_back({role_name(r), concat(tensors), concat(elements), concat(role.lr),
-                    concat(elements * state_bytes_per_parameter(role)), voted && is_sign(role) ? "vote" : "mean",
-                    formula(role)});
+    rows.push_back({role_name(r), concat(tensors), concat(elements), concat(role.lr), concat(bytes),
+                    voted && is_sign(role) ? "vote" : "mean", formula(role)});
   }
   return aligned(rows);
 }
@@ -64,7 +76,7 @@ std::string method_table() {
   Rows rows = {{"method", "lr", "state B/param", "wire bits/param", "summary"}};
   for (const Preset& preset : presets()) {
     const RoleRecipe& main = preset.roles[0];
-    rows.push_back({preset.name, concat(main.lr), concat(state_bytes_per_parameter(main)), wire(main), preset.summary});
+    rows.push_back({preset.name, concat(main.lr), state_bytes_text(main), wire(main), preset.summary});
   }
   return aligned(rows) + "State and wire are those of hidden matrices. `steepest methods NAME` tells all about one.\n";
 }
@@ -75,7 +87,7 @@ std::string method_page(const Preset& preset) {
   Rows rows = {{"role", "lr", "state B/param", "wire bits/param", "rule"}};
   for (const Role r : kRoles) {
     const RoleRecipe& role = preset.roles[static_cast<std::size_t>(r)];
-    rows.push_back({role_name(r), concat(role.lr), concat(state_bytes_per_parameter(role)), wire(role), formula(role)});
+    rows.push_back({role_name(r), concat(role.lr), state_bytes_text(role), wire(role), formula(role)});
   }
   out << aligned(rows) << "\nkeys of [optimizer] and [optimizer.ROLE] with their values here:\n";
   rows.clear();
@@ -105,6 +117,7 @@ std::string method_json(std::span<const Preset> presets) {
         if (const auto value = key.get(role)) std::visit([&](const auto& x) { row[key.name] = x; }, *value);
       }
       row["state_bytes_per_param"] = state_bytes_per_parameter(role);
+      row["state_bytes"] = state_bytes_text(role);
       row["wire_bits_per_param"] = wire_bits_per_parameter(role, is_sign(role));
     }
     const RoleRecipe& main = recipe.role(Role::Matrix);

@@ -97,6 +97,7 @@ class Run {
     if (state_.step >= config_.train.max_steps && group_->rank() == 0)
       say(concat("nothing to do: step ", state_.step, " of ", config_.train.max_steps,
                  " is done; raise [train] max_steps"));
+    if (optimizer_->wants_observation()) steps_->observe();
     bool saved = !resumed_from_.empty();
     while (state_.step < config_.train.max_steps) {
       const bool stop = one_step();

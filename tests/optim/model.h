@@ -53,14 +53,12 @@ inline std::vector<ComposedParameter> compose(const std::vector<Parameter>& para
   std::vector<ComposedParameter> list;
   for (const Parameter& p : parameters) {
     const std::span<const float> x = floats(p.value);
-    const std::vector<float> zeros(x.size());
-    list.push_back({p.role,
-                    static_cast<std::size_t>(p.value.size(0)),
-                    p.value.dim() == 2 ? static_cast<std::size_t>(p.value.size(1)) : 1,
-                    {x.begin(), x.end()},
-                    zeros,
-                    zeros,
-                    zeros});
+    const bool matrix = p.value.dim() == 2;
+    list.push_back({.role = p.role,
+                    .rows = matrix ? static_cast<std::size_t>(p.value.size(0)) : 1,
+                    .cols = matrix ? static_cast<std::size_t>(p.value.size(1)) : x.size(),
+                    .weights = {x.begin(), x.end()},
+                    .gradient = std::vector<float>(x.size())});
   }
   return list;
 }

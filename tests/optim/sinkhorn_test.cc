@@ -147,13 +147,12 @@ TEST(NormSpec, T9_MomentumOfAConstantGradient) {
     role.memory = memory;
     role.direction = "sinkhorn";
     role.momentum = 0.95;
-    ComposedParameter p{Role::Matrix, rows, cols, std::vector<float>(rows * cols), {}, {}, {}};
-    p.first = p.weights;
+    ComposedParameter p{.rows = rows, .cols = cols, .weights = std::vector<float>(rows * cols), .gradient = {}};
     const std::vector<double> g = gaussian(rows * cols, 5);
     p.gradient.assign(g.begin(), g.end());
     const std::vector<double> expect = sinkhorn_loop(g, rows, cols, 5, false, 0);
     for (std::uint64_t t = 1; t <= 5; ++t) {
-      const std::vector<float> d = composed_direction(role, composed_memory(role, t, p), rows, cols);
+      const std::vector<float> d = composed_direction(role, t, composed_memory(role, t, p), p);
       for (std::size_t i = 0; i < d.size(); ++i) ASSERT_NEAR(d[i], expect[i], 2e-5);
     }
   }

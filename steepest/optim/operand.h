@@ -1,0 +1,59 @@
+// What a memory or a direction works on: one tensor with its arrays, and scratch memory of the thread that does it.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "steepest/kernels/sinkhorn.h"
+#include "steepest/optim/recipe.h"
+
+namespace steepest {
+
+/// Entries of a state array of a tensor of rows x cols. Blocks: one for every block_rows rows.
+enum class Extent { Full, Rows, Cols, Blocks, One };
+
+struct StateSpec {
+  std::string name;
+  Extent extent = Extent::Full;
+  bool (*needed)(const RoleRecipe& role) = nullptr;  ///< null: always
+};
+
+inline constexpr std::size_t kMostStates = 3;  ///< of one memory or direction
+
+/// One tensor, row-major; a vector of n is 1 x n.
+struct Operand {
+  const RoleRecipe& role;
+  std::uint64_t t = 1;  ///< number of this update, from 1
+  std::size_t rows = 0, cols = 0;
+  std::size_t block_rows = 1;  ///< rows that share an entry of a Blocks state
+  float* weights = nullptr;
+  float* h = nullptr;  ///< the gradient for a memory; for a direction what to follow, not to be changed
+  std::array<float*, kMostStates> state =
+      {};  ///< in the order of the row's specs, null where not needed; zeros at first
+
+  std::size_t size() const { return rows * cols; }
+};
+
+/// Memory of one thread for whole tensors: arrays that grow to the largest size asked for and are kept; their content
+/// is left over from the last use.
+class Scratch {
+ public:
+  SinkhornScratch sinkhorn;
+  std::vector<float> direction;  ///< of a whole tensor, for directions without a fused step
+  std::vector<float> vectors;    ///< of the power iteration
+
+  std::vector<float>& floats(std::size_t which, std::size_t size) {
+    if (buffers_.size() <= which) buffers_.resize(which + 1);
+    if (buffers_[which].size() < size) buffers_[which].resize(size);
+    return buffers_[which];
+  }
+
+ private:
+  std::deque<std::vector<float>> buffers_;  // references stay valid when it grows
+};
+
+}  // namespace steepest
