@@ -33,9 +33,10 @@ struct StateTensor {
 class Optimizer {
  public:
   /// `voted`: the recipe's aggregate is vote and several ranks take part; parameters with the direction sign are then
-  /// voted on, all others averaged. Replaces every parameter's grad by a view of the flat buffer.
-  /// Throws Error for a tensor that is not fp32, contiguous, on the CPU, or not 2-D where its direction needs a matrix.
-  Optimizer(OptimizerRecipe recipe, std::vector<Parameter> parameters, bool voted);
+  /// voted on, all others averaged. `rank` names this worker's noise. Replaces every parameter's grad by a view of the
+  /// flat buffer. Throws Error for a tensor that is not fp32, contiguous, on the CPU, or not 2-D where its direction
+  /// needs a matrix.
+  Optimizer(OptimizerRecipe recipe, std::vector<Parameter> parameters, bool voted, int rank = 0);
   ~Optimizer();
   Optimizer(Optimizer&&) noexcept;
   Optimizer& operator=(Optimizer&&) noexcept;
@@ -43,6 +44,7 @@ class Optimizer {
   const OptimizerRecipe& recipe() const;
   const std::vector<Parameter>& parameters() const;
 
+  /// Clears the gradients; those whose memory keeps its momentum in them are scaled by beta instead.
   void zero_gradients();
   /// The two contiguous parts of the gradient buffer: gradients that ranks average, then those that are voted on.
   std::span<float> mean_gradients();
@@ -57,6 +59,13 @@ class Optimizer {
   /// One update of all weights with learning rates lr * lr_factor, then updates() + 1. `decided`: the vote's result,
   /// needed exactly when vote_bits() > 0. May use the gradient buffer as scratch.
   void step(double lr_factor, std::span<const std::uint64_t> decided = {});
+
+  /// Whether some second moment starts from observed gradients and update 1 has not been made: call observe() for
+  /// observation_batches() gradients (of `batch` samples each, averaged over ranks) and then finish_observation(batch).
+  bool wants_observation() const;
+  std::int64_t observation_batches() const;
+  void observe();
+  void finish_observation(double batch);
 
   /// Completed updates: bias correction and the parity rule count them. Skipped steps do not advance it.
   std::uint64_t updates() const;

@@ -25,8 +25,26 @@ std::size_t state_bytes(const RoleRecipe& role, const Parameter& p) {
   return sizeof(float) * entries;
 }
 
+// Roles that follow the same rule, and that rule.
+std::vector<std::pair<std::string, const RoleRecipe*>> groups(const Preset& preset) {
+  std::vector<std::pair<std::string, const RoleRecipe*>> list;
+  for (const Role r : kRoles) {
+    const RoleRecipe& role = preset.roles[static_cast<std::size_t>(r)];
+    const auto same = std::find_if(list.begin(), list.end(), [&](const auto& group) {
+      return formula(*group.second) == formula(role) && group.second->lr == role.lr;
+    });
+    if (same == list.end())
+      list.emplace_back(role_name(r), &role);
+    else
+      same->first += concat(", ", role_name(r));
+  }
+  return list;
+}
+
 OptimizerRecipe as_recipe(const Preset& preset) {
-  return {preset.name, "mean", preset.roles, {}};
+  OptimizerRecipe recipe;
+  recipe.roles = preset.roles;
+  return recipe;
 }
 
 }  // namespace
@@ -99,6 +117,39 @@ std::string method_page(const Preset& preset) {
   }
   out << aligned(rows);
   for (const std::string& doubt : preset.unverified) out << "unverified against the paper: " << doubt << '\n';
+  return out.str();
+}
+
+std::string method_markdown() {
+  std::ostringstream out;
+  out << "# Methods\n\nMade by `steepest methods --markdown` from the table that the program itself uses. A method is "
+         "a row of "
+         "that table: a memory,\na direction and their numbers for each role of parameters (`matrix`, `embedding`, "
+         "`head`, "
+         "`vector`). Every part can be\noverridden in a recipe, `[optimizer] momentum = 0.95` or `[optimizer.head] "
+         "direction = "
+         "\"sign\"`, and any memory goes\nwith any direction that makes sense.\n\n"
+         "State is bytes per parameter beside weights and gradients, for a matrix of m rows and n columns. Wire is "
+         "bits per "
+         "parameter\nthat a process sends in each step when there are many: 64 for a mean of fp32 gradients, 2 for "
+         "votes.\n\n"
+         "| method | state | wire | what it is |\n|---|---|---|---|\n";
+  for (const Preset& preset : presets()) {
+    const RoleRecipe& main = preset.roles[0];
+    out << "| [`" << preset.name << "`](#" << preset.name << ") | " << state_bytes_text(main) << " | " << wire(main)
+        << " | " << preset.summary << " |\n";
+  }
+  for (const Preset& preset : presets()) {
+    out << "\n## " << preset.name << "\n\n"
+        << preset.summary << ".\n\n    " << preset.formula << "\n\n"
+        << preset.paper << ".\n\n| role | rule | lr | state | wire |\n|---|---|---|---|---|\n";
+    for (const auto& [names, role] : groups(preset))
+      out << "| " << names << " | `" << formula(*role) << "` | " << role->lr << " | " << state_bytes_text(*role)
+          << " | " << wire(*role) << " |\n";
+    if (preset.unverified.empty()) continue;
+    out << "\nNot verified against the paper:\n\n";
+    for (const std::string& doubt : preset.unverified) out << "- " << doubt << '\n';
+  }
   return out.str();
 }
 

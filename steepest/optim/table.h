@@ -21,6 +21,10 @@ std::string method_table();
 /// Everything about one preset.
 std::string method_page(const Preset& preset);
 
+/// The page docs/methods.md: every preset with formula, paper, the rule of each role, state bytes, wire bits and
+/// doubts.
+std::string method_markdown();
+
 /// All presets, or the one given, as a JSON list of objects with name, summary, paper, formula, roles (rule and numbers
 /// per role), state_bytes_per_param and wire_bits_per_param (of the matrices; each role has its own), and unverified.
 std::string method_json(std::span<const Preset> presets);

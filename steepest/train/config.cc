@@ -185,6 +185,7 @@ RunConfig build_config(std::span<const Assignment> assignments) {
     for (const Assignment& given : assignments)
       if (given.section.starts_with("optimizer.") == role_sections) with_source(given, [&] { apply(config, given); });
   config.optimizer.aggregate = config.distributed.aggregate;
+  config.optimizer.seed = static_cast<std::uint64_t>(config.train.seed);
   validate(config.optimizer);
   refuse_contradictions(config);
   return config;

@@ -62,6 +62,19 @@ StepReport StepRunner::run(std::int64_t t, bool stop_requested) {
   return report;
 }
 
+void StepRunner::observe() {
+  for (std::int64_t t = 0; t < optimizer_.observation_batches(); ++t) {
+    optimizer_.zero_gradients();
+    StepReport report;
+    exchange(report, accumulate_gradients(t));
+    if (report.skipped)
+      fail("train", report.non_finite_place, " is not finite in batch ", t,
+           " of those that v0 = \"observed\" starts from; use v0 = \"random\" or look at the data");
+    optimizer_.observe();
+  }
+  optimizer_.finish_observation(static_cast<double>(windows_per_step_));
+}
+
 double StepRunner::accumulate_gradients(std::int64_t t) {
   const std::int64_t length = config_.data.sequence_length;
   const std::int64_t micro = std::min(config_.train.micro_batch_size, windows_per_rank_);

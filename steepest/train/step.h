@@ -40,6 +40,10 @@ class StepRunner {
   /// Step t (from 0): this rank's share of the windows t * batch .. (t + 1) * batch - 1.
   StepReport run(std::int64_t t, bool stop_requested);
 
+  /// Before step 0: the gradients that an observed second moment starts from (v0 = "observed"), those of the first
+  /// steps' batches. Error when one is not finite.
+  void observe();
+
  private:
   double accumulate_gradients(std::int64_t t);
   void exchange(StepReport& report, double local_loss);

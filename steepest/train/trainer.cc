@@ -79,7 +79,7 @@ class Run {
       validation_.emplace(shards, config_.data.sequence_length, model_->config().vocab_size);
     require_agreement(*group_, config_, *model_, *loader_);
     optimizer_.emplace(config_.optimizer, model_->parameters(),
-                       group_->world_size() > 1 && config_.distributed.aggregate == "vote");
+                       group_->world_size() > 1 && config_.distributed.aggregate == "vote", group_->rank());
     steps_.emplace(*model_, *optimizer_, *loader_, *group_, config_);
     writer_.emplace(out_, data_.tokenizer, config_, *group_);
     resume(request);
@@ -97,6 +97,7 @@ class Run {
     if (state_.step >= config_.train.max_steps && group_->rank() == 0)
       say(concat("nothing to do: step ", state_.step, " of ", config_.train.max_steps,
                  " is done; raise [train] max_steps"));
+    if (optimizer_->wants_observation()) steps_->observe();
     bool saved = !resumed_from_.empty();
     while (state_.step < config_.train.max_steps) {
       const bool stop = one_step();

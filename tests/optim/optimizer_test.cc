@@ -7,9 +7,11 @@
 
 #include <cmath>
 
+#include "steepest/kernels/reduce.h"
 #include "steepest/optim/axes.h"
 #include "steepest/optim/plan.h"
 #include "steepest/optim/presets.h"
+#include "steepest/optim/second_moment.h"
 #include "tests/kernels/targets.h"
 #include "tests/optim/model.h"
 
@@ -52,6 +54,57 @@ TEST(Optimizer, FusedEqualsComposedBitForBit) {
       });
     }
   }
+}
+
+TEST(SignSpec, OptionsOfTheSignFamilyEqualTheComposition) {
+  omp_set_num_threads(1);
+  std::vector<OptimizerRecipe> recipes(5, preset("signum"));
+  for (const Role role : kRoles) {
+    recipes[0].role(role).coupled_decay = true;
+    recipes[0].role(role).weight_decay = 0.1;
+    recipes[1].role(role).noise = 2e-3;
+    recipes[2].role(role).dead_zone = 1e-4;
+    recipes[3].role(role).signum_warmup = true;
+    recipes[3].role(role).momentum = 0.5;  // C(.5) = 1: the second step follows the momentum
+    recipes[4].role(role).memory = "none";
+    recipes[4].role(role).noise = 1e-3;
+    recipes[4].role(role).dead_zone = 1e-3;
+  }
+  for (std::size_t k = 0; k < recipes.size(); ++k) {
+    for (const int threads : {1, 3}) {
+      omp_set_num_threads(threads);
+      std::vector<Parameter> parameters = make_parameters();
+      std::vector<ComposedParameter> reference = compose(parameters);
+      Optimizer optimizer(recipes[k], parameters, false);
+      for (std::uint64_t t = 1; t <= 4; ++t) {
+        set_gradients(parameters, t);
+        optimizer.step(1);
+        for (std::size_t i = 0; i < reference.size(); ++i) {
+          make_gradient(reference[i].gradient, static_cast<std::uint32_t>(i), t);
+          reference[i].noise = {.seed = 1337, .tensor = static_cast<std::uint32_t>(i)};
+          composed_step(recipes[k].role(reference[i].role), 1, t, reference[i]);
+          const std::span<const float> x = floats(parameters[i].value);
+          ASSERT_EQ(std::vector<float>(x.begin(), x.end()), reference[i].weights) << k << ", step " << t;
+        }
+      }
+    }
+  }
+  omp_set_num_threads(1);
+}
+
+TEST(SignSpec, WorkersThatVoteDrawTheirOwnNoise) {
+  OptimizerRecipe recipe = preset("signsgd");
+  for (const Role role : kRoles) recipe.role(role).noise = 1;
+  std::vector<std::vector<std::uint64_t>> votes;
+  for (const int rank : {0, 1, 1}) {
+    std::vector<Parameter> parameters = make_parameters();
+    Optimizer optimizer(recipe, parameters, true, rank);
+    votes.emplace_back(words_for(optimizer.vote_bits()));
+    set_gradients(parameters, 1);
+    optimizer.pack_votes(votes.back());
+  }
+  EXPECT_NE(votes[0], votes[1]);
+  EXPECT_EQ(votes[1], votes[2]);
 }
 
 TEST(Optimizer, AdamWFollowsTheFormulaInDoublePrecision) {
@@ -122,6 +175,186 @@ TEST(RelatedSpec, V3_FirstUpdateOfAdam) {
   float x = 0, g = .05f, m = 0, v = 0;
   fused_step(memory_numbers(Memory::Adam, .9, .999, 1e-8, 1), Direction::Identity, {.lr = 1e-3f}, {&x, &g, &m, &v, 1});
   EXPECT_NEAR(x, -9.9999980e-4, 1e-9);
+}
+
+// related_systems.md 1.
+double adam_first_steps(double v0, int updates) {
+  double m = 0, v = v0, step = 0;
+  for (int t = 1; t <= updates; ++t) {
+    m = .9 * m + .1 * .05;
+    v = .999 * v + .001 * .05 * .05;
+    step = 1e-3 * (m / (1 - std::pow(.9, t))) / (std::sqrt(v / (1 - std::pow(.999, t))) + 1e-8);
+  }
+  return step;
+}
+
+// The kernel from a start value v0: the step of its last update.
+double kernel_first_steps(float v0, std::uint64_t updates) {
+  float x = 0, g = .05f, m = 0, v = v0;
+  for (std::uint64_t t = 1; t <= updates; ++t) {
+    x = 0;
+    fused_step(memory_numbers(Memory::Adam, .9, .999, 1e-8, t), Direction::Identity, {.lr = 1e-3f},
+               {&x, &g, &m, &v, 1});
+  }
+  return -x;
+}
+
+TEST(RelatedSpec, V1_FirstUpdateFromAStartValue) {
+  const std::pair<double, double> expect[] = {{0, 9.9999980e-4}, {1e-4, 1.5624999512e-4}, {1e-2, 1.5817320859e-5}};
+  for (const auto& [v0, step] : expect) {
+    EXPECT_NEAR(adam_first_steps(v0, 1) / step, 1, v0 == 0 ? 1e-8 : 1e-9) << v0;
+    EXPECT_NEAR(kernel_first_steps(static_cast<float>(v0), 1) / step, 1, 1e-6) << v0;
+  }
+}
+
+TEST(RelatedSpec, V2_ThreeUpdatesOfAConstantGradient) {
+  const double expect[] = {1.5624999512e-4, 2.1837389178e-4, 2.6438122636e-4};
+  for (int t = 1; t <= 3; ++t) {
+    EXPECT_NEAR(adam_first_steps(1e-4, t) / expect[t - 1], 1, 1e-9);
+    EXPECT_NEAR(kernel_first_steps(1e-4f, static_cast<std::uint64_t>(t)) / expect[t - 1], 1, 1e-6);
+  }
+}
+
+TEST(RelatedSpec, V3_ZeroStartIsPlainAdamBitForBit) {
+  std::vector<Parameter> plain = make_parameters(), zero = make_parameters();
+  OptimizerRecipe recipe = preset("adamw");
+  for (const Role role : kRoles) {
+    recipe.role(role).v0 = "random";
+    recipe.role(role).v0_sigma = 0;
+  }
+  Optimizer a(preset("adamw"), plain, false), b(recipe, zero, false);
+  for (std::uint64_t t = 1; t <= 5; ++t) {
+    set_gradients(plain, t);
+    set_gradients(zero, t);
+    a.step(1);
+    b.step(1);
+  }
+  EXPECT_EQ(hash_of(plain), hash_of(zero));
+}
+
+TEST(RelatedSpec, V4_MeanOfTheRandomStart) {
+  for (const double c : {1.0, 2.0}) {
+    std::vector<float> v0(1'000'000);
+    random_second_moment(100, c, 32, 64, {.seed = 3, .purpose = Purpose::SecondMoment}, v0);
+    double sum = 0;
+    for (const float v : v0) sum += v;
+    EXPECT_NEAR(sum / 1e6 / (c * 1.0417), 1, 0.006) << c;
+  }
+  OptimizerRecipe recipe = preset("adamw");
+  for (const Role role : kRoles) recipe.role(role).v0 = "random";
+  Optimizer optimizer(recipe, make_parameters(), false);
+  for (const StateTensor& s : optimizer.state()) {
+    if (!s.name.ends_with("second_moment")) continue;
+    const bool vector = s.value.dim() == 1;
+    EXPECT_EQ(s.value.eq(0).all().item<bool>(), vector) << s.name;
+  }
+}
+
+TEST(RelatedSpec, V5_ObservedStartWithBatchesOfOneIsTheMeanSquare) {
+  const std::size_t n = 301;
+  std::vector<std::vector<double>> batches;
+  for (std::uint64_t k = 0; k < 40; ++k) {
+    std::vector<float> z(n);
+    fill_normal(z, {.seed = 11, .step = k}, 0, 0.3f);
+    batches.emplace_back(z.begin(), z.end());
+  }
+  const auto start = [&](double sigma, double batch) {
+    std::vector<double> m(n), v(n);
+    for (const auto& g : batches) observe_gradient<double>(g, m, v);
+    observed_second_moment<double>(sigma, true, batch, 40, m, v);
+    EXPECT_EQ(m, std::vector<double>(n));
+    return v;
+  };
+  const std::vector<double> v = start(2.5, 1);
+  for (std::size_t i = 0; i < n; ++i) {
+    double square = 0;
+    for (const auto& g : batches) square += g[i] * g[i] / 40;
+    ASSERT_NEAR(v[i], 2.5 * square, 1e-12);
+  }
+  const std::vector<double> wide = start(1, 7);
+  std::reverse(batches.begin(), batches.end());
+  const std::vector<double> reversed = start(1, 7);
+  for (std::size_t i = 0; i < n; ++i) ASSERT_NEAR(wide[i], reversed[i], 1e-12);
+}
+
+TEST(RelatedSpec, ObservedStartComesBeforeTheFirstStep) {
+  OptimizerRecipe recipe = preset("adamw");
+  recipe.role(Role::Head).v0 = "observed";
+  std::vector<Parameter> parameters = make_parameters();
+  Optimizer optimizer(recipe, parameters, false);
+  EXPECT_TRUE(optimizer.wants_observation());
+  EXPECT_THROW(optimizer.step(1), Error);
+  EXPECT_THROW(optimizer.finish_observation(1), Error);
+  std::vector<double> square(floats(parameters.back().value).size());
+  for (std::uint64_t t = 0; t < 3; ++t) {
+    set_gradients(parameters, t);
+    for (std::size_t i = 0; i < square.size(); ++i)
+      square[i] += std::pow(double(floats(parameters.back().value.grad())[i]), 2);
+    optimizer.observe();
+  }
+  optimizer.finish_observation(1);
+  EXPECT_FALSE(optimizer.wants_observation());
+  for (const StateTensor& s : optimizer.state()) {
+    if (s.name == "head.second_moment") {
+      for (std::size_t i = 0; i < square.size(); ++i) ASSERT_NEAR(floats(s.value)[i], square[i] / 3, 1e-6 * square[i]);
+    } else {
+      EXPECT_TRUE(s.value.eq(0).all().item<bool>()) << s.name;
+    }
+  }
+  EXPECT_NO_THROW(optimizer.step(1));
+}
+
+// multi_norm.md 4.3, ScionLight: the average lives in the gradient's buffer; the direction is that of the EMA.
+TEST(NormSpec, KeptGradientFollowsTheEma) {
+  std::vector<Parameter> light = make_parameters(), plain = make_parameters();
+  OptimizerRecipe kept = preset("signsgd"), ema = preset("signum");
+  for (const Role role : kRoles) {
+    kept.role(role).memory = "kept";
+    kept.role(role).lr = ema.role(role).lr;
+  }
+  Optimizer a(kept, light, false), b(ema, plain, false);
+  EXPECT_EQ(a.state_bytes(), 0u);
+  for (std::uint64_t t = 0; t < 12; ++t) {
+    a.zero_gradients();
+    b.zero_gradients();
+    for (std::uint32_t i = 0; i < light.size(); ++i) {
+      std::vector<float> g(floats(light[i].value).size());
+      fill_normal(g, {.seed = 9, .step = t, .tensor = i}, 0, 1);
+      add(floats(light[i].value.grad()), g);
+      add(floats(plain[i].value.grad()), g);
+    }
+    a.step(1);
+    b.step(1);
+  }
+  std::size_t differing = 0, all = 0;
+  for (std::size_t i = 0; i < light.size(); ++i)
+    for (std::size_t k = 0; k < floats(light[i].value).size(); ++k, ++all)
+      differing += std::abs(floats(light[i].value)[k] - floats(plain[i].value)[k]) > 1e-6f;
+  EXPECT_LT(static_cast<double>(differing), 1e-4 * static_cast<double>(all));
+  EXPECT_EQ(a.state().size(), light.size());
+}
+
+// multi_norm.md 1.4: scale policies.
+TEST(NormSpec, OperatorNormScalingIsMeasured) {
+  const std::size_t which = 5;  // "wide", 130 x 301
+  for (const char* direction : {"sign", "sinkhorn"}) {
+    OptimizerRecipe recipe = preset("sgd");
+    RoleRecipe& role = recipe.role(Role::Matrix);
+    role.direction = direction;
+    role.scaling = "opnorm";
+    role.scale = 3;
+    role.lr = 1;
+    std::vector<Parameter> parameters = make_parameters();
+    Optimizer optimizer(recipe, parameters, false);
+    const at::Tensor before = parameters[which].value.detach().clone();
+    set_gradients(parameters, 1);
+    optimizer.step(1);
+    const at::Tensor moved = before - parameters[which].value.detach();
+    // Twenty power iterations see a random matrix, whose singular values lie close, from below by a few per cent.
+    const double norm = at::linalg_matrix_norm(moved, 2).item<double>() / (3 * std::sqrt(130.0 / 301));
+    EXPECT_GT(norm, 1 - 1e-5) << direction;
+    EXPECT_LT(norm, 1.03) << direction;
+  }
 }
 
 std::vector<float> flat_weights(const std::vector<Parameter>& parameters) {
@@ -253,8 +486,11 @@ TEST(Optimizer, StateBytesAreTheTables) {
     std::vector<Parameter> parameters = make_parameters();
     Optimizer optimizer(preset(row.name), parameters, false);
     std::uint64_t expect = 0, listed = 0;
-    for (const Parameter& p : parameters)
-      expect += p.value.numel() * state_bytes_per_parameter(row.roles[static_cast<std::size_t>(p.role)]);
+    for (const Parameter& p : parameters) {
+      const PlannedParameter shape = planned(p);
+      for (const StateSpec& spec : needed_states(row.roles[static_cast<std::size_t>(p.role)]))
+        expect += sizeof(float) * extent_of(spec.extent, shape.rows, shape.cols, shape.block_rows);
+    }
     for (const StateTensor& s : optimizer.state()) listed += s.value.nbytes();
     EXPECT_EQ(optimizer.state_bytes(), expect) << row.name;
     EXPECT_EQ(listed, expect) << row.name;

@@ -1,0 +1,75 @@
+"""results: trains every method of plan.py, times their steps, and writes docs/results.md with its pictures.
+
+python scripts/results [--hours H] [--workers N]: about 3 hours on 2 cores, and resumable: what is done is kept in
+docs/results/*.jsonl, a second call goes on from there, and a call that finds everything done only writes the page. After --hours it
+stops between two runs and writes the page from what there is, saying what is missing.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import page
+import plan
+from convex import convex_rows
+from runner import Runner
+from timing import timing_rows
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def best_of(experiments, rows):
+    """(experiment, row) with the lowest loss, or None when all runs diverged."""
+    usable = [(row["val_loss"], place) for place, row in enumerate(rows) if row and row["val_loss"] is not None]
+    if not usable:
+        return None
+    place = min(usable)[1]
+    return experiments[place], rows[place]
+
+
+def compare(runner, shape, methods):
+    """Results of all methods: their grid, and the best run with all seeds."""
+    adam_lr, results = None, []
+    for method in methods:
+        experiments = plan.grid(shape, method, adam_lr)
+        rows = runner.run(experiments)
+        best = best_of(experiments, rows)
+        if best is None:
+            results.append(page.Result(method, shape, rows, []))
+            continue
+        if method.name == "adamw" and adam_lr is None:
+            adam_lr = dict(best[0].settings)["lr"]
+        results.append(page.Result(method, shape, rows, [best[1], *runner.run(plan.repeats(best[0]))]))
+    return results
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="results", description=__doc__)
+    parser.add_argument("--hours", type=float, default=12)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--program", default=ROOT / "build" / "steepest")
+    parser.add_argument("--data", default=ROOT / "runs" / "demo" / "data", help="prepared by `make demo`")
+    arguments = parser.parse_args()
+    if not (Path(arguments.data) / "dataset.json").exists():
+        parser.error(f"{arguments.data} is not prepared; run `make demo` first, or name a folder that `steepest prepare` wrote")
+    store = ROOT / "docs" / "results"
+    store.mkdir(parents=True, exist_ok=True)
+    work = ROOT / "runs" / "results"
+    work.mkdir(parents=True, exist_ok=True)
+    runner = Runner(arguments.program, arguments.data, work, store / "runs.jsonl", arguments.workers,
+                    deadline=time.monotonic() + 3600 * arguments.hours)
+
+    report = page.Report(plan.SMALL)
+    report.small = compare(runner, plan.SMALL, plan.METHODS)
+    report.start_values = [page.Result(method, plan.SMALL, runner.run(plan.grid(plan.SMALL, method, None)), [])
+                           for method in plan.START_VALUES]
+    finalists = page.ranking(report.small)[: plan.FINALISTS]
+    report.larger = compare(runner, plan.LARGER, [result.method for result in finalists])
+    report.timing = timing_rows(runner, store / "timing.jsonl", plan.METHODS)
+    report.convex = convex_rows(ROOT, store / "convex.json")
+    report.missing = runner.refused
+    page.write(report, ROOT / "docs")
+
+
+if __name__ == "__main__":
+    main()
