@@ -2,6 +2,7 @@
 
 #include "steepest/base/parallel.h"
 #include "steepest/kernels/dispatch.h"
+#include "steepest/kernels/float_mode.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "steepest/kernels/cast.cc"
@@ -45,9 +46,10 @@ void add_all(std::size_t n, const T* x, float factor, float* into) {
   const Floats d;
   const std::size_t lanes = hn::Lanes(d);
   parallel_chunks(n, kChunk, [&](std::size_t begin, std::size_t end) {
+    const FloatMode mode;
     std::size_t i = begin;
     for (; i + lanes <= end; i += lanes)
-      store(hn::MulAdd(load(d, x + i), hn::Set(d, factor), load(d, into + i)), d, into + i);
+      store(hn::Add(load(d, into + i), hn::Mul(load(d, x + i), hn::Set(d, factor))), d, into + i);
     for (; i < end; ++i) into[i] += load_one(x + i) * factor;
   });
 }

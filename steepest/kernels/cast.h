@@ -13,7 +13,8 @@ void scale_rows(std::size_t rows, std::size_t width, const std::uint16_t* x, con
 /// out <- x rounded to bf16 (nearest even), n elements.
 void round_to_bf16(std::size_t n, const float* x, std::uint16_t* out);
 
-/// into += factor * x, n elements.
+/// into += factor * x, n elements; both operations are rounded, so every instruction set gives the same bits. Coupled
+/// decay is this with the gradient and the weights.
 void add_scaled(std::size_t n, const float* x, float factor, float* into);
 void add_scaled(std::size_t n, const std::uint16_t* x, float factor, float* into);
 

@@ -1,4 +1,4 @@
-// Per-target helpers of the layer kernels: loads and stores of fp32 and bf16 arrays, exp, sums. Included once per
+// Per-target helpers of the layer kernels: interleaving, single elements, exp. Included once per
 // instruction set by Highway's foreach_target, therefore without `#pragma once`.
 #if defined(STEEPEST_KERNELS_LAYER_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef STEEPEST_KERNELS_LAYER_INL_H_
@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "hwy/highway.h"
+#include "steepest/kernels/bf16-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace steepest {
@@ -20,29 +21,6 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 using Floats = hn::ScalableTag<float>;
 using VecF = hn::Vec<Floats>;
-using Halves = hn::Rebind<std::uint16_t, Floats>;
-using Words = hn::RebindToUnsigned<Floats>;
-
-HWY_INLINE VecF load(Floats d, const float* p) {
-  return hn::LoadU(d, p);
-}
-HWY_INLINE VecF load(Floats d, const std::uint16_t* p) {
-  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(Words(), hn::LoadU(Halves(), p))));
-}
-
-HWY_INLINE void store(VecF v, Floats d, float* p) {
-  hn::StoreU(v, d, p);
-}
-/// Round to nearest even; a NaN stays a NaN.
-HWY_INLINE void store(VecF v, Floats, std::uint16_t* p) {
-  const Words w;
-  const auto bits = hn::BitCast(w, v);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(w, 1));
-  const auto rounded = hn::Add(hn::Add(bits, hn::Set(w, 0x7FFF)), odd);
-  const auto kept = hn::IfThenElse(hn::RebindMask(w, hn::IsNaN(v)), hn::Or(bits, hn::Set(w, 0x400000)), rounded);
-  const hn::RebindToSigned<Floats> i;
-  hn::StoreU(hn::DemoteTo(Halves(), hn::BitCast(i, hn::ShiftRight<16>(kept))), Halves(), p);
-}
 
 /// out[2 i + j] = (j ? b : a)[i]; a null b is zero.
 HWY_INLINE void interleave(std::size_t n, const std::uint16_t* a, const std::uint16_t* b, std::uint16_t* out) {

@@ -6,10 +6,13 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "steepest/base/parallel.h"
 #include "steepest/kernels/dispatch.h"
+#include "steepest/kernels/elementwise-inl.h"
 #include "steepest/kernels/float_mode.h"
+#include "steepest/kernels/philox-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace steepest {
@@ -18,27 +21,8 @@ namespace {
 namespace hn = hwy::HWY_NAMESPACE;
 
 using F = hn::CappedTag<float, 16>;
-using U = hn::RebindToUnsigned<F>;
 using VF = hn::Vec<F>;
-using VU = hn::Vec<U>;
-constexpr std::size_t kLanes = hn::MaxLanes(F());
-
-// High and low halves of the 64-bit products a * constant.
-HWY_INLINE void multiply(std::uint32_t constant, VU a, VU& high, VU& low) {
-  const U d;
-#if HWY_TARGET == HWY_SCALAR
-  const std::uint64_t product = std::uint64_t{constant} * hn::GetLane(a);
-  high = hn::Set(d, static_cast<std::uint32_t>(product >> 32));
-  low = hn::Set(d, static_cast<std::uint32_t>(product));
-#else
-  const hn::Repartition<std::uint64_t, U> wide;
-  const VU c = hn::Set(d, constant);
-  const auto even = hn::MulEven(a, c);
-  const auto odd = hn::MulEven(hn::BitCast(d, hn::ShiftRight<32>(hn::BitCast(wide, a))), c);
-  high = hn::OddEven(hn::BitCast(d, odd), hn::BitCast(d, hn::ShiftRight<32>(even)));
-  low = hn::OddEven(hn::BitCast(d, hn::ShiftLeft<32>(odd)), hn::BitCast(d, even));
-#endif
-}
+using random::VU;
 
 HWY_INLINE VF evaluate(VF x, std::initializer_list<float> highest_first) {
   const F d;
@@ -87,61 +71,58 @@ HWY_INLINE VF uniform(VU word) {
   return hn::Mul(hn::Add(whole, hn::Set(d, 0.5f)), hn::Set(d, 0x1p-23f));
 }
 
-// The kLanes blocks from `block` on: 4 * kLanes normals.
-HWY_INLINE void normal_blocks(const StreamKey& key, std::uint64_t block, float scale, float* out) {
-  const F d;
-  const U du;
-  alignas(64) std::uint32_t low_words[kLanes], high_words[kLanes];
-  for (std::size_t i = 0; i < kLanes; ++i) {
-    low_words[i] = static_cast<std::uint32_t>(block + i);
-    high_words[i] = (key.tensor & 0xFFFFFFu) | static_cast<std::uint32_t>((block + i) >> 32) << 24;
+struct Normals {
+  const StreamKey& key;
+  float scale;
+  HWY_INLINE void operator()(std::uint64_t block, float* out) const {
+    const F d;
+    VU words[4];
+    random::blocks(key, block, words);
+    VF z[4];
+    for (int pair = 0; pair < 4; pair += 2) {
+      const VF log_u = logarithm(uniform(words[pair]));
+      const VF radius = hn::Sqrt(hn::Mul(hn::Set(d, -2.0f), log_u));
+      VF cosine, sine;
+      circle(uniform(words[pair + 1]), cosine, sine);
+      z[pair] = hn::Mul(hn::Mul(radius, cosine), hn::Set(d, scale));
+      z[pair + 1] = hn::Mul(hn::Mul(radius, sine), hn::Set(d, scale));
+    }
+    hn::StoreInterleaved4(z[0], z[1], z[2], z[3], d, out);
   }
-  VU c0 = hn::Load(du, low_words);
-  VU c1 = hn::Load(du, high_words);
-  VU c2 = hn::Set(du, static_cast<std::uint32_t>(key.step));
-  VU c3 = hn::Set(
-      du, key.probe | static_cast<std::uint32_t>(key.purpose) << 16 | static_cast<std::uint32_t>(key.step >> 32) << 24);
-  std::uint32_t k0 = static_cast<std::uint32_t>(key.seed), k1 = static_cast<std::uint32_t>(key.seed >> 32);
-  for (int round = 0; round < 10; ++round) {
-    VU high0, low0, high2, low2;
-    multiply(0xD2511F53u, c0, high0, low0);
-    multiply(0xCD9E8D57u, c2, high2, low2);
-    c0 = hn::Xor(hn::Xor(high2, c1), hn::Set(du, k0));
-    c1 = low2;
-    c2 = hn::Xor(hn::Xor(high0, c3), hn::Set(du, k1));
-    c3 = low0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
+};
+
+struct Words {
+  const StreamKey& key;
+  HWY_INLINE void operator()(std::uint64_t block, std::uint32_t* out) const {
+    VU words[4];
+    random::blocks(key, block, words);
+    hn::StoreInterleaved4(words[0], words[1], words[2], words[3], random::U(), out);
   }
-  VF z[4];
-  const VU words[4] = {c0, c1, c2, c3};
-  for (int pair = 0; pair < 4; pair += 2) {
-    const VF log_u = logarithm(uniform(words[pair]));
-    const VF radius = hn::Sqrt(hn::Mul(hn::Set(d, -2.0f), log_u));
-    VF cosine, sine;
-    circle(uniform(words[pair + 1]), cosine, sine);
-    z[pair] = hn::Mul(hn::Mul(radius, cosine), hn::Set(d, scale));
-    z[pair + 1] = hn::Mul(hn::Mul(radius, sine), hn::Set(d, scale));
-  }
-  hn::StoreInterleaved4(z[0], z[1], z[2], z[3], d, out);
+};
+
+void FillWords(std::uint32_t* out, std::size_t n, const StreamKey& key, std::uint64_t first) {
+  random::fill(out, n, first, Words{key});
 }
 
 void FillNormal(float* out, std::size_t n, const StreamKey& key, std::uint64_t first, float scale) {
-  constexpr std::size_t kStride = 4 * kLanes;
-  alignas(64) float buffer[kStride];
-  std::size_t i = 0;
-  while (i < n) {
-    const std::uint64_t element = first + i;
-    const std::size_t skip = element % 4;
-    if (skip == 0 && n - i >= kStride) {
-      normal_blocks(key, element / 4, scale, out + i);
-      i += kStride;
-    } else {
-      normal_blocks(key, element / 4, scale, buffer);
-      const std::size_t count = std::min(kStride - skip, n - i);
-      std::copy_n(buffer + skip, count, out + i);
-      i += count;
-    }
+  random::fill(out, n, first, Normals{key, scale});
+}
+
+struct Adding {
+  float* x;
+  const float* z;
+  template <class D>
+  HWY_INLINE void operator()(D d, std::size_t i) const {
+    hn::StoreU(hn::Add(hn::LoadU(d, x + i), hn::LoadU(d, z + i)), d, x + i);
+  }
+};
+
+void AddNormal(float* x, std::size_t n, const StreamKey& key, std::uint64_t first, float scale) {
+  alignas(64) float z[1024];
+  for (std::size_t begin = 0; begin < n; begin += std::size(z)) {
+    const std::size_t count = std::min(std::size(z), n - begin);
+    random::fill(z, count, first + begin, Normals{key, scale});
+    elementwise::each(count, Adding{x + begin, z});
   }
 }
 
@@ -152,13 +133,30 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace steepest {
+HWY_EXPORT(FillWords);
 HWY_EXPORT(FillNormal);
+HWY_EXPORT(AddNormal);
+namespace {
+constexpr std::size_t kChunk = std::size_t{1} << 15;
+}
+
+void fill_words(std::span<std::uint32_t> out, const StreamKey& key, std::uint64_t first_element) {
+  STEEPEST_DISPATCH(FillWords)(out.data(), out.size(), key, first_element);
+}
 
 void fill_normal(std::span<float> out, const StreamKey& key, std::uint64_t first_element, float scale) {
   const auto fill = STEEPEST_DISPATCH(FillNormal);
-  parallel_chunks(out.size(), std::size_t{1} << 15, [&](std::size_t begin, std::size_t end) {
+  parallel_chunks(out.size(), kChunk, [&](std::size_t begin, std::size_t end) {
     const FloatMode mode;
     fill(out.data() + begin, end - begin, key, first_element + begin, scale);
+  });
+}
+
+void add_normal(std::span<float> x, const StreamKey& key, std::uint64_t first_element, float scale) {
+  const auto add = STEEPEST_DISPATCH(AddNormal);
+  parallel_chunks(x.size(), kChunk, [&](std::size_t begin, std::size_t end) {
+    const FloatMode mode;
+    add(x.data() + begin, end - begin, key, first_element + begin, scale);
   });
 }
 

@@ -24,37 +24,82 @@ namespace hn = hwy::HWY_NAMESPACE;
 using Full = hn::CappedTag<float, 16>;
 using One = hn::CappedTag<float, 1>;
 
-/// Bits of elements begin .. begin + count - 1, count <= 64; `values(d, i)` loads, computes or updates element i on.
-template <bool zero_is_negative, class Values>
-HWY_INLINE std::uint64_t pack_few(const Values& values, std::size_t begin, std::size_t count) {
-  std::uint64_t word = 0;
-  for (std::size_t j = 0; j < count; ++j) {
-    const hn::Vec<One> x = values(One(), begin + j);
-    word |= (signs::to_bits(One(), signs::negative<zero_is_negative>(One(), x)) & 1) << j;
+/// One plane: negative, by the sign rule of signs::negative.
+template <bool zero_is_negative>
+struct Binary {
+  static constexpr int kPlanes = 1;
+  std::int32_t dead = 0;
+  template <class D>
+  HWY_INLINE void operator()(D d, hn::Vec<D> x, std::uint64_t* bits) const {
+    bits[0] = signs::to_bits(d, signs::negative<zero_is_negative>(d, x, dead));
   }
-  return word;
+};
+
+/// Two planes: negative, and not zero.
+struct Ternary {
+  static constexpr int kPlanes = 2;
+  std::int32_t dead = 0;
+  template <class D>
+  HWY_INLINE void operator()(D d, hn::Vec<D> x, std::uint64_t* bits) const {
+    bits[0] = signs::to_bits(d, signs::negative<false>(d, x, dead));
+    bits[1] = signs::to_bits(d, signs::nonzero(d, x, dead));
+  }
+};
+
+template <class Rule>
+struct Planes {
+  std::uint64_t* words[Rule::kPlanes];
+};
+
+/// The words of elements begin .. begin + count - 1, count <= 64.
+template <class Rule, class Values>
+HWY_INLINE void few(const Rule& rule, const Values& values, std::size_t begin, std::size_t count, std::uint64_t* word) {
+  for (int p = 0; p < Rule::kPlanes; ++p) word[p] = 0;
+  for (std::size_t j = 0; j < count; ++j) {
+    std::uint64_t bits[Rule::kPlanes];
+    rule(One(), values(One(), begin + j), bits);
+    for (int p = 0; p < Rule::kPlanes; ++p) word[p] |= (bits[p] & 1) << j;
+  }
 }
 
-/// Packs elements 0 .. n-1 at bit first_bit of `words` (contract of pack_signs). Each element is asked for once, in
-/// order.
-template <bool zero_is_negative, class Values>
-HWY_INLINE void pack(const Values& values, std::size_t n, std::uint64_t* words, std::size_t first_bit) {
-  const Full d;
+/// Packs elements 0 .. n-1 at bit first_bit of every plane (contract of pack_signs). `values(d, i)` loads, computes or
+/// updates element i on; each element is asked for once, in order. `rule(d, x, bits)` gives its bit of every plane.
+template <class Rule, class Values>
+HWY_INLINE void pack_planes(const Rule& rule, const Values& values, std::size_t n, const Planes<Rule>& planes,
+                            std::size_t first_bit) {
+  constexpr int kPlanes = Rule::kPlanes;
   constexpr std::size_t kLanes = hn::MaxLanes(Full());
-  words += first_bit / 64;
-  std::size_t i = 0;
+  std::size_t i = 0, at = first_bit / 64;
+  std::uint64_t word[kPlanes], bits[kPlanes];
   if (const std::size_t offset = first_bit % 64; offset != 0 && n != 0) {
     i = std::min(64 - offset, n);
-    const std::uint64_t kept = *words & ((std::uint64_t{1} << offset) - 1);
-    *words++ = kept | pack_few<zero_is_negative>(values, 0, i) << offset;
+    few(rule, values, 0, i, word);
+    for (int p = 0; p < kPlanes; ++p) {
+      const std::uint64_t kept = planes.words[p][at] & ((std::uint64_t{1} << offset) - 1);
+      planes.words[p][at] = kept | word[p] << offset;
+    }
+    ++at;
   }
-  for (; n - i >= 64; i += 64) {
-    std::uint64_t word = 0;
-    for (std::size_t j = 0; j < 64; j += kLanes)
-      word |= signs::to_bits(d, signs::negative<zero_is_negative>(d, values(d, i + j))) << j;
-    *words++ = word;
+  for (; n - i >= 64; i += 64, ++at) {
+    for (int p = 0; p < kPlanes; ++p) word[p] = 0;
+    for (std::size_t j = 0; j < 64; j += kLanes) {
+      rule(Full(), values(Full(), i + j), bits);
+      for (int p = 0; p < kPlanes; ++p) word[p] |= bits[p] << j;
+    }
+    for (int p = 0; p < kPlanes; ++p) planes.words[p][at] = word[p];
   }
-  if (i < n) *words = pack_few<zero_is_negative>(values, i, n - i);
+  if (i < n) {
+    few(rule, values, i, n - i, word);
+    for (int p = 0; p < kPlanes; ++p) planes.words[p][at] = word[p];
+  }
+}
+
+/// One plane of signs.
+template <bool zero_is_negative, class Values>
+HWY_INLINE void pack(const Values& values, std::size_t n, std::uint64_t* words, std::size_t first_bit,
+                     std::int32_t dead = 0) {
+  using Rule = Binary<zero_is_negative>;
+  pack_planes(Rule{dead}, values, n, Planes<Rule>{{words}}, first_bit);
 }
 
 }  // namespace packing

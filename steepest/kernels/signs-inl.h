@@ -18,26 +18,38 @@ namespace HWY_NAMESPACE {
 namespace signs {
 namespace hn = hwy::HWY_NAMESPACE;
 
-/// x < 0 (zero_is_negative false) or x <= 0 (true); -0 equals 0.
+/// The bits of a dead zone tau >= 0 as integer comparisons need them.
+HWY_INLINE std::int32_t dead_bits(float tau) {
+  std::int32_t bits;
+  std::memcpy(&bits, &tau, sizeof bits);
+  return bits & INT32_MAX;
+}
+
+/// x < -tau (zero_is_negative false) or x <= tau (true), for dead = dead_bits(tau); -0 equals 0.
 template <bool zero_is_negative, class D>
-HWY_INLINE hn::Mask<D> negative(D d, hn::Vec<D> x) {
+HWY_INLINE hn::Mask<D> negative(D d, hn::Vec<D> x, std::int32_t dead = 0) {
   const hn::RebindToSigned<D> di;
   const auto bits = hn::BitCast(di, x);
   if constexpr (zero_is_negative) {
-    return hn::RebindMask(d, hn::Lt(bits, hn::Set(di, 1)));
+    return hn::RebindMask(d, hn::Lt(bits, hn::Set(di, dead + 1)));
   } else {
-    return hn::RebindMask(d, hn::Gt(hn::Xor(bits, hn::Set(di, INT32_MIN)), hn::Zero(di)));
+    return hn::RebindMask(d, hn::Gt(hn::Xor(bits, hn::Set(di, INT32_MIN)), hn::Set(di, dead)));
   }
 }
 
-/// -1, 0 or +1; 0 for both zeros.
+/// |x| > tau.
 template <class D>
-HWY_INLINE hn::Vec<D> sign(D d, hn::Vec<D> x) {
+HWY_INLINE hn::Mask<D> nonzero(D d, hn::Vec<D> x, std::int32_t dead = 0) {
   const hn::RebindToSigned<D> di;
-  const auto bits = hn::BitCast(di, x);
-  const auto zero = hn::Eq(hn::Add(bits, bits), hn::Zero(di));
-  const auto unit = hn::Or(hn::And(bits, hn::Set(di, INT32_MIN)), hn::Set(di, 0x3F800000));
-  return hn::BitCast(d, hn::IfThenZeroElse(zero, unit));
+  return hn::RebindMask(d, hn::Gt(hn::And(hn::BitCast(di, x), hn::Set(di, INT32_MAX)), hn::Set(di, dead)));
+}
+
+/// -1, 0 or +1; 0 where |x| <= tau, so for both zeros.
+template <class D>
+HWY_INLINE hn::Vec<D> sign(D d, hn::Vec<D> x, std::int32_t dead = 0) {
+  const hn::RebindToSigned<D> di;
+  const auto unit = hn::Or(hn::And(hn::BitCast(di, x), hn::Set(di, INT32_MIN)), hn::Set(di, 0x3F800000));
+  return hn::IfThenElseZero(nonzero(d, x, dead), hn::BitCast(d, unit));
 }
 
 /// Lane i of the mask as bit i.

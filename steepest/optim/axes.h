@@ -37,7 +37,7 @@ struct DirectionRow {
   std::string name;
   std::optional<Direction> elementwise;  ///< or nothing, and then the two functions
   /// out <- D(h). out may be h, never the weights. Like `step`: all threads unless called inside a parallel region, and
-  /// the bits do not depend on that.
+  /// the bits do not depend on that. Null: D depends on the step size, and there is only `step`.
   void (*map)(const Operand& operand, float* out, Scratch& scratch);
   /// weights <- x - lr * (scale * D(h) + weight_decay * x) in as few passes as possible; null: map, then move.
   void (*step)(const Operand& operand, const StepNumbers& step, Scratch& scratch);
@@ -52,6 +52,7 @@ struct DirectionRow {
   std::string formula;
   bool unit_operator = false;  ///< its raw form has operator norm 1, so that scaling = "opnorm" needs no measurement
   double momentum = 0;         ///< default of the key momentum for a direction that keeps an average of its own
+  double beta2 = 0;            ///< default, for directions with that key
 };
 
 std::span<const MemoryRow> memories();
@@ -70,7 +71,7 @@ bool is_scale_invariant(const RoleRecipe& role);
 /// The factor on a direction of RMS 1 that [optimizer] scaling and scale ask for, for a tensor of rows x cols (d_out x
 /// d_in): rms v; raw v * raw; jordan v * sqrt(max(1, rows/cols)) * raw; opnorm v * sqrt(rows/cols) * raw
 /// where the raw form has operator norm 1, and else v * sqrt(rows/cols), to be divided by the operator norm that was
-/// measured (multi_norm.md 1.4, 4.1).
+/// measured (multi_norm.md 1.4, 4.1); fan_in v / cols (Scion's sign(g)/d_in).
 double scale_factor(const RoleRecipe& role, std::size_t rows, std::size_t cols);
 
 /// Whether scale_factor() has to be divided by operator_norm() of each direction.

@@ -4,6 +4,7 @@
 
 #include "steepest/optim/axes.h"
 #include "steepest/optim/directions/multinorm.h"
+#include "steepest/optim/directions/polar_sets.h"
 #include "steepest/optim/presets.h"
 
 namespace steepest {
@@ -16,7 +17,9 @@ bool contains(const std::vector<std::string>& list, const std::string& name) {
 }
 
 bool uses(const RoleRecipe& role, const std::string& key) {
-  static const std::vector<std::string> always = {"memory", "direction", "lr", "weight_decay", "scale", "scaling"};
+  static const std::vector<std::string> always = {"memory", "direction", "lr",           "weight_decay",
+                                                  "scale",  "scaling",   "coupled_decay"};
+  if (key == "signum_warmup") return role.memory == "ema" && is_sign(role);
   if (key == "tau" && role.dead != "mask") return false;
   if (role.lagged && (key == "iterations" || key == "end" || key == "warm")) return false;
   if (contains(always, key) || contains(find_memory(role.memory).keys, key)) return true;
@@ -29,6 +32,12 @@ bool uses(const RoleRecipe& role, const std::string& key) {
 std::vector<std::string> names(const auto& rows) {
   std::vector<std::string> list;
   for (const auto& row : rows) list.push_back(row.name);
+  return list;
+}
+
+std::vector<std::string> polar_names() {
+  std::vector<std::string> list = names(polar_sets());
+  list.push_back("svd");
   return list;
 }
 
@@ -55,9 +64,19 @@ std::vector<Key<RoleRecipe>> make_keys() {
                    "factor on the direction, whose RMS is 1 for sign and sinkhorn; default 1, sinkhorn 0.05; "
                    "[optimizer] changes it for the main roles"),
       keys::text(
-          "scaling", &R::scaling, {"rms", "raw", "jordan", "opnorm"},
+          "scaling", &R::scaling, {"rms", "raw", "jordan", "opnorm", "fan_in"},
           "what scale multiplies: rms, the direction with RMS 1; raw, with its norm 1 (rows, singular values ...); "
-          "jordan, raw times sqrt(max(1, d_out/d_in)); opnorm, raw times sqrt(d_out/d_in)"),
+          "jordan, raw times sqrt(max(1, d_out/d_in)); opnorm, raw times sqrt(d_out/d_in); fan_in, RMS 1/d_in"),
+      keys::flag("coupled_decay", &R::coupled_decay,
+                 "true adds weight_decay * x to the gradient, as signSGD's experiments did; default false: decoupled"),
+      keys::number(
+          "dead_zone", &R::dead_zone, 0, 1e6,
+          "numbers up to it count as zero for the sign: ends the steps of momentum that has died out; default 0"),
+      keys::number("noise", &R::noise, 0, 1e6,
+                   "sign(h + noise z): deviation of the noise that workers with different data need; default 0"),
+      keys::flag("signum_warmup", &R::signum_warmup,
+                 "true signs the gradient itself in the first C(momentum) steps (54 for 0.9) of the memory ema"),
+      keys::flag("bias_correction", &R::bias_correction, "of the memory adam_hybrid; default true"),
       keys::text(
           "v0", &R::v0, {"zero", "random", "observed"},
           "start of the memory adam's second moment: zero; random, v0_c v0_sigma/(fan_in + fan_out) chi^2; observed, "
@@ -83,6 +102,21 @@ std::vector<Key<RoleRecipe>> make_keys() {
           "default false"),
       keys::text("norms", &R::norms, {},
                  "list of directions that multinorm applies in turn, for example \"row,spectral\"; default row,column"),
+      keys::text("polar", &R::polar, polar_names(),
+                 "coefficients of spectral's and normuon's matrix polynomials, or svd for the exact factor (slow); "
+                 "default jordan"),
+      keys::number("steps", &R::steps, 0, 100,
+                   "polynomial steps of spectral, normuon and swan; default 0: as many as the set lists, swan 10"),
+      keys::text("polar_precision", &R::polar_precision, {"auto", "fp32"},
+                 "matrix products of spectral and normuon: auto, bf16 where the CPU has units for it; or fp32"),
+      keys::text("whitening", &R::whitening, {"newton_schulz", "eigen"},
+                 "how swan whitens: coupled Newton-Schulz or the exact eigen-decomposition; default newton_schulz"),
+      keys::number("clip_threshold", &R::clip_threshold, 1e-6, 1e6,
+                   "d of the memory adafactor: updates with a larger RMS are scaled down to it; default 1"),
+      keys::flag("scale_parameter", &R::scale_parameter,
+                 "the memory adafactor multiplies updates by max(1e-3, RMS of the weights)"),
+      keys::number("block", &R::block, 1, 1e9,
+                   "values of a tensor that share a scale in scaled_sign and ef_sign; default 4096"),
   };
   for (Key<R>& key : table) {
     // What is printed is what is in effect: defaults filled in, unused keys left out.
@@ -184,6 +218,11 @@ void validate(const OptimizerRecipe& recipe) {
     if (const RoleRecipe& role = recipe.role(r); role.scaling != "rms" && !find_direction(role.direction).raw)
       fail_usage(section(r), "scaling is \"", role.scaling, "\", but direction \"", role.direction,
                  "\" has no norm to scale; use \"rms\"");
+  for (const Role r : kRoles)
+    if (const RoleRecipe& role = recipe.role(r);
+        find_memory(role.memory).owns_gradient && (role.coupled_decay || role.noise > 0))
+      fail_usage(section(r),
+                 "memory is \"kept\", whose momentum lives in the gradient; coupled_decay and noise would stay in it");
   if (recipe.aggregate == "vote")
     for (const Role r : kRoles)
       if (is_sign(recipe.role(r)) && measures_operator_norm(recipe.role(r)))
