@@ -120,6 +120,8 @@ std::span<const DirectionRow> directions() {
        true,
        raw_spectral,
        "sqrt(max(m,n)) UV^T of h",
+       true,
+       0,
        true},
       {"normuon",
        std::nullopt,
@@ -133,7 +135,8 @@ std::span<const DirectionRow> directions() {
        nullptr,
        "O/RMS(O), O_i = UV^T_i/(sqrt(v_i) + 1e-8), UV^T of h, v_i <- b2 v_i + (1-b2) mean_j (UV^T_ij)^2",
        false,
-       0.95},
+       0.95,
+       true},
       {"swan",
        std::nullopt,
        map_swan,
@@ -144,7 +147,10 @@ std::span<const DirectionRow> directions() {
        true,
        true,
        raw_spectral,
-       "Whiten(RowStandardise(h)) with RMS 1"},
+       "Whiten(RowStandardise(h)) with RMS 1",
+       false,
+       0,
+       true},
   };
   return rows;
 }

@@ -50,6 +50,7 @@ struct DirectionRow {
   std::string formula;
   bool unit_operator = false;  ///< its raw form has operator norm 1, so that scaling = "opnorm" needs no measurement
   double beta2 = 0;            ///< default, for directions with that key
+  bool by_products = false;    ///< libtorch's matrix products: the bits differ between kinds of CPUs
 };
 
 std::span<const MemoryRow> memories();
