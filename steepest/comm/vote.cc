@@ -51,14 +51,6 @@ WireHeader VoteExchange::header(MessageKind kind, std::uint64_t t, std::size_t s
   return header;
 }
 
-void VoteExchange::refuse_unless(std::span<const std::uint64_t> message, const WireHeader& expected) const {
-  const auto mismatch = message_mismatch(std::as_bytes(message), expected);
-  if (mismatch)
-    group_.fail_here(concat("rank ", expected.sender, " sent a ",
-                            expected.kind == MessageKind::Vote ? "vote" : "decision", " that does not fit, ", *mismatch,
-                            "; run the same program with the same recipe on all ranks"));
-}
-
 void VoteExchange::operator()(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided) {
   if (mine.size() != words_for(bits_) || decided.size() != mine.size())
     group_.fail_here(concat("a vote of ", bits_, " bits needs ", words_for(bits_), " words; it got ", mine.size(),
@@ -91,7 +83,8 @@ void VoteExchange::gather_all(std::span<const std::uint64_t> mine, std::uint64_t
   group_.exchange(outgoing, incoming);
   for (std::size_t r = 0; r < ranks; ++r)
     if (static_cast<int>(r) != group_.rank())
-      refuse_unless({by_sender_.data() + r * size, size}, header(MessageKind::Vote, t, 0, static_cast<int>(r)));
+      require_message(group_, std::as_bytes(std::span(by_sender_).subspan(r * size, size)),
+                      header(MessageKind::Vote, t, 0, static_cast<int>(r)));
   vote(voters, mine.size(), vote_threshold(static_cast<unsigned>(ranks), t), decided.data());
 }
 
@@ -122,7 +115,8 @@ void VoteExchange::by_shards(std::span<const std::uint64_t> mine, std::uint64_t 
   group_.exchange(outgoing, incoming);
   if (own.words > 0) {
     for (std::size_t r = 0; r < ranks; ++r)
-      if (r != me) refuse_unless(from(r), header(MessageKind::Vote, t, me, static_cast<int>(r)));
+      if (r != me)
+        require_message(group_, std::as_bytes(from(r)), header(MessageKind::Vote, t, me, static_cast<int>(r)));
     vote(voters, own.words, vote_threshold(static_cast<unsigned>(ranks), t), decided.data() + own.first_word);
   }
 
@@ -139,7 +133,7 @@ void VoteExchange::by_shards(std::span<const std::uint64_t> mine, std::uint64_t 
   group_.exchange(outgoing, incoming);
   for (std::size_t r = 0; r < ranks; ++r) {
     if (r == me || shards_[r].words == 0) continue;
-    refuse_unless(about(r), header(MessageKind::Decision, t, r, static_cast<int>(r)));
+    require_message(group_, std::as_bytes(about(r)), header(MessageKind::Decision, t, r, static_cast<int>(r)));
     std::copy_n(about(r).data() + kHeaderWords, shards_[r].words, decided.data() + shards_[r].first_word);
   }
 }

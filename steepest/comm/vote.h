@@ -45,7 +45,6 @@ class VoteExchange {
   WireHeader header(MessageKind kind, std::uint64_t t, std::size_t shard, int sender) const;
   void gather_all(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided);
   void by_shards(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided);
-  void refuse_unless(std::span<const std::uint64_t> message, const WireHeader& expected) const;
 
   ProcessGroup& group_;
   std::size_t bits_;

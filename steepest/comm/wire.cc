@@ -47,6 +47,20 @@ RawHeader raw(const WireHeader& header, std::span<const std::byte> payload) {
           xxh3(payload)};
 }
 
+const char* name_of(MessageKind kind) {
+  switch (kind) {
+    case MessageKind::Vote:
+      return "vote";
+    case MessageKind::Decision:
+      return "decision";
+    case MessageKind::FeedbackUp:
+      return "1-bit gradient";
+    case MessageKind::FeedbackDown:
+      return "1-bit mean";
+  }
+  return "message";
+}
+
 }  // namespace
 
 void seal_message(std::span<std::byte> message, const WireHeader& header) {
@@ -79,6 +93,12 @@ std::optional<std::string> message_mismatch(std::span<const std::byte> message, 
   if (there.payload_hash != here.payload_hash)
     return differ("payload hash", hex(there.payload_hash), hex(here.payload_hash));
   return std::nullopt;
+}
+
+void require_message(const ProcessGroup& group, std::span<const std::byte> message, const WireHeader& expected) {
+  if (const auto mismatch = message_mismatch(message, expected))
+    group.fail_here(concat("rank ", expected.sender, " sent a ", name_of(expected.kind), " that does not fit, ",
+                           *mismatch, "; run the same program with the same recipe on all ranks"));
 }
 
 }  // namespace steepest

@@ -3,7 +3,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "steepest/optim/directions/mano.h"
+#include "steepest/optim/directions/multinorm.h"
+#include "steepest/optim/directions/norms.h"
 #include "steepest/optim/directions/normuon.h"
+#include "steepest/optim/directions/racs.h"
+#include "steepest/optim/directions/scaled_sign.h"
 #include "steepest/optim/directions/sinkhorn.h"
 #include "steepest/optim/directions/spectral.h"
 #include "steepest/optim/directions/swan.h"
@@ -43,6 +48,7 @@ std::span<const MemoryRow> memories() {
        0,
        "g <- b g + new g (in the gradient's buffer), h = g",
        true},
+      {"heavy", Memory::Heavy, nullptr, {{"momentum"}}, {"momentum"}, 0.9, 0, 0, "m <- b m + g, h = m"},
       {"nesterov",
        Memory::Nesterov,
        nullptr,
@@ -70,6 +76,15 @@ std::span<const MemoryRow> memories() {
        0.999,
        1e-8,
        "m <- b1 m + (1-b1) g, v <- b2 v + (1-b2) g^2, h = (m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps)"},
+      {"adam_hybrid",
+       Memory::AdamHybrid,
+       nullptr,
+       {{"first_moment"}, {"second_moment"}},
+       {"beta1", "beta2", "eps", "bias_correction"},
+       0.9,
+       0.999,
+       1e-8,
+       "m <- b1 m + (1-b1) g, v <- b2 v + (1-b2) g^2, h = sign(m) sqrt((m^2 + eps) / (v + eps))"},
       {"adafactor",
        std::nullopt,
        remember_adafactor,
@@ -97,18 +112,49 @@ std::span<const MemoryRow> memories() {
 std::span<const DirectionRow> directions() {
   static const std::vector<DirectionRow> rows = {
       {"identity", Direction::Identity, nullptr, nullptr, {}, {}, 1, false, false, nullptr, "h"},
-      {"sign", Direction::Sign, nullptr, nullptr, {}, {}, 1, true, false, raw_sign, "sign(h)"},
+      {"sign", Direction::Sign, nullptr, nullptr, {}, {"dead_zone", "noise"}, 1, true, false, raw_sign, "sign(h)"},
+      {"row", {}, map_row, step_row, {}, {}, 1, true, false, raw_row, "rows(h)"},
+      {"column", {}, map_column, step_column, {}, {}, 1, true, false, raw_column, "columns(h)"},
+      {"frobenius", {}, map_frobenius, step_frobenius, {}, {}, 1, true, false, raw_frobenius, "h/RMS(h)"},
       {"sinkhorn",
-       std::nullopt,
+       {},
        map_sinkhorn,
        step_sinkhorn,
-       {},
-       {"iterations", "end", "tau"},
+       sinkhorn_states(),
+       {"iterations", "end", "dead", "tau", "warm", "lagged"},
        0.05,
        true,
        true,
        raw_sinkhorn,
        "Sinkhorn(h)"},
+      {"sinkhorn_ema",
+       {},
+       map_sinkhorn_ema,
+       step_sinkhorn_ema,
+       sinkhorn_ema_states(),
+       {"iterations", "end", "dead", "tau", "warm", "lagged", "momentum"},
+       0.05,
+       true,
+       true,
+       nullptr,
+       "M, M <- b M + (1-b) Sinkhorn(h)",
+       false,
+       0.95},
+      {"multinorm", {}, map_multinorm, nullptr, {}, {"norms", "iterations"}, 1, true, true, nullptr, "MultiNorm(h)"},
+      {"racs",
+       {},
+       map_racs,
+       step_racs,
+       racs_states(),
+       {"iterations", "momentum"},
+       0.05,
+       false,
+       true,
+       nullptr,
+       "eta h_ij/sqrt(q_i s_j)",
+       false,
+       0.9},
+      {"mano", {}, map_mano, step_mano, {}, {}, 0.2, true, true, nullptr, "normalised(h - along x)"},
       {"spectral",
        std::nullopt,
        map_spectral,
@@ -121,6 +167,7 @@ std::span<const DirectionRow> directions() {
        raw_spectral,
        "sqrt(max(m,n)) UV^T of h",
        true,
+       0,
        0,
        true},
       {"normuon",
@@ -135,6 +182,7 @@ std::span<const DirectionRow> directions() {
        nullptr,
        "O/RMS(O), O_i = UV^T_i/(sqrt(v_i) + 1e-8), UV^T of h, v_i <- b2 v_i + (1-b2) mean_j (UV^T_ij)^2",
        false,
+       0,
        0.95,
        true},
       {"swan",
@@ -150,7 +198,30 @@ std::span<const DirectionRow> directions() {
        "Whiten(RowStandardise(h)) with RMS 1",
        false,
        0,
+       0,
        true},
+      {"scaled_sign",
+       std::nullopt,
+       map_scaled_sign,
+       step_scaled_sign,
+       {},
+       {"block"},
+       1,
+       false,
+       false,
+       nullptr,
+       "mean|h| sign(h)"},
+      {"ef_sign",
+       std::nullopt,
+       nullptr,
+       step_ef_sign,
+       {{"residual"}},
+       {"block"},
+       1,
+       false,
+       false,
+       nullptr,
+       "C(lr h + e)/lr"},
   };
   return rows;
 }
@@ -177,7 +248,7 @@ RoleNumbers role_numbers(const RoleRecipe& role) {
   const DirectionRow& direction = find_direction(role.direction);
   return {(one_beta ? role.momentum : role.beta1).value_or(memory.beta1),
           role.beta2.value_or(memory.beta2 != 0 ? memory.beta2 : direction.beta2), role.eps.value_or(memory.eps),
-          role.scale.value_or(direction.scale)};
+          role.scale.value_or(direction.scale), role.momentum.value_or(one_beta ? memory.beta1 : direction.momentum)};
 }
 
 double scale_factor(const RoleRecipe& role, std::size_t rows, std::size_t cols) {
@@ -198,6 +269,8 @@ bool measures_operator_norm(const RoleRecipe& role) {
 
 void map_direction(const Operand& operand, float* out, Scratch& scratch) {
   const DirectionRow& row = find_direction(operand.role.direction);
+  if (!row.elementwise && !row.map)
+    fail("optimizer", "direction \"", row.name, "\" cannot be stored: it depends on the step size");
   if (!row.elementwise) return row.map(operand, out, scratch);
   // A step of length -1 from zero is the direction itself.
   std::fill_n(out, operand.size(), 0.0f);

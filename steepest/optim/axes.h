@@ -16,6 +16,8 @@ namespace steepest {
 /// The numbers of a role with every default filled in.
 struct RoleNumbers {
   double beta1 = 0, beta2 = 0, eps = 0, scale = 1;
+  double direction_momentum =
+      0;  ///< of the average that a direction keeps; where the memory has a momentum too, the same
 };
 RoleNumbers role_numbers(const RoleRecipe& role);
 
@@ -35,7 +37,7 @@ struct DirectionRow {
   std::string name;
   std::optional<Direction> elementwise;  ///< or nothing, and then the two functions
   /// out <- D(h). out may be h, never the weights. Like `step`: all threads unless called inside a parallel region, and
-  /// the bits do not depend on that.
+  /// the bits do not depend on that. Null: D depends on the step size, and there is only `step`.
   void (*map)(const Operand& operand, float* out, Scratch& scratch);
   /// weights <- x - lr * (scale * D(h) + weight_decay * x) in as few passes as possible; null: map, then move.
   void (*step)(const Operand& operand, const StepNumbers& step, Scratch& scratch);
@@ -49,6 +51,7 @@ struct DirectionRow {
   double (*raw)(std::size_t rows, std::size_t cols);
   std::string formula;
   bool unit_operator = false;  ///< its raw form has operator norm 1, so that scaling = "opnorm" needs no measurement
+  double momentum = 0;         ///< default of the key momentum for a direction that keeps an average of its own
   double beta2 = 0;            ///< default, for directions with that key
   bool by_products = false;    ///< libtorch's matrix products: the bits differ between kinds of CPUs
 };

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "steepest/kernels/sinkhorn.h"
+#include "steepest/kernels/diagonal.h"
 #include "steepest/optim/recipe.h"
 
 namespace steepest {
@@ -42,7 +42,7 @@ struct Operand {
 /// is left over from the last use.
 class Scratch {
  public:
-  SinkhornScratch sinkhorn;
+  DiagonalScratch diagonal;
   std::vector<float> direction;  ///< of a whole tensor, for directions without a fused step
   std::vector<float> vectors;    ///< of the power iteration
 

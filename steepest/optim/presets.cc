@@ -20,39 +20,51 @@ std::array<RoleRecipe, 4> everywhere(const RoleRecipe& r) {
 }
 
 // Its own rule for hidden matrices, Adam with its own learning rate for the rest.
-std::array<RoleRecipe, 4> matrices(const RoleRecipe& r, double adam_lr, double adam_decay = 0) {
-  RoleRecipe rest = role("adam", "identity", adam_lr, adam_decay);
+std::array<RoleRecipe, 4> matrices(const RoleRecipe& r, double adam_lr) {
+  RoleRecipe rest = role("adam", "identity", adam_lr);
   rest.main = false;
-  RoleRecipe vector = rest;
-  vector.weight_decay = 0;
-  return {r, rest, rest, vector};
+  return {r, rest, rest, rest};
 }
 
-RoleRecipe muon(double lr, double weight_decay, const char* scaling, double scale) {
-  RoleRecipe r = role("nesterov", "spectral", lr, weight_decay);
-  r.momentum = 0.95;
-  r.scaling = scaling;
+RoleRecipe with_momentum(RoleRecipe r, double momentum) {
+  r.momentum = momentum;
+  return r;
+}
+
+RoleRecipe with_scale(RoleRecipe r, double scale) {
   r.scale = scale;
   return r;
 }
 
-RoleRecipe normuon() {
-  RoleRecipe r = role("ema", "normuon", 1e-3, 0.1);
-  r.momentum = 0.95;
+RoleRecipe with_scaling(RoleRecipe r, std::string scaling) {
+  r.scaling = std::move(scaling);
   return r;
+}
+
+// The same, with AdamW that decays embedding and head.
+std::array<RoleRecipe, 4> decayed_matrices(const RoleRecipe& r, double adam_lr) {
+  std::array<RoleRecipe, 4> roles = matrices(r, adam_lr);
+  roles[1].weight_decay = roles[2].weight_decay = r.weight_decay;
+  return roles;
+}
+
+std::array<RoleRecipe, 4> scale_roles(double lr) {
+  RoleRecipe vector = role("adam", "identity", lr);
+  vector.main = false;
+  return {role("none", "row", lr), role("none", "column", lr), with_momentum(role("ema", "row", lr), 0.9), vector};
+}
+
+RoleRecipe muon(double lr, double weight_decay, const char* scaling, double scale) {
+  return with_scale(with_scaling(with_momentum(role("nesterov", "spectral", lr, weight_decay), 0.95), scaling), scale);
 }
 
 // Steps in the ball of each role's norm; `decay` 1 is the constrained form, x <- (1 - lr) x - lr radius X.
 std::array<RoleRecipe, 4> scion(double decay) {
   const auto ball = [&](const char* direction, const char* scaling, double radius, double wd) {
-    RoleRecipe r = role("ema", direction, 3.6e-4, wd);
-    r.momentum = 0.9;
-    r.scaling = scaling;
-    r.scale = radius;
-    return r;
+    return with_scale(with_scaling(with_momentum(role("ema", direction, 3.6e-4, wd), 0.9), scaling), radius);
   };
   return {ball("spectral", "opnorm", 50, decay), ball("sign", "rms", 50, decay), ball("sign", "fan_in", 3000, decay),
-          ball("sign", "rms", 1, 0)};
+          ball("frobenius", "rms", 1, 0)};
 }
 
 RoleRecipe adafactor() {
@@ -95,6 +107,18 @@ std::span<const Preset> presets() {
        "c = b1 m + (1-b1) g; x <- x - lr (sign(c) + wd x); m <- b2 m + (1-b2) g",
        everywhere(role("lion", "sign", 3e-4, 0.3)),
        {}},
+      {"scaled_signsgd",
+       "sign of the gradient times its mean magnitude in blocks, stateless",
+       "Error Feedback Fixes SignSGD and other Gradient Compression Schemes, arXiv 1901.09847",
+       "per block of n: C(g) = (|g|_1/n) sign(g); x <- x - lr (C(g) + wd x)",
+       everywhere(role("none", "scaled_sign", 0.1)),
+       {"blocks of 4096 instead of whole tensors"}},
+      {"ef_signsgd",
+       "scaled sign with error feedback: what the signs leave out is added to the next gradient",
+       "Error Feedback Fixes SignSGD and other Gradient Compression Schemes, arXiv 1901.09847",
+       "p = lr g + e; per block of n: C(p) = (|p|_1/n) sign(p); x <- x - (C(p) + lr wd x); e <- p - C(p)",
+       everywhere(role("none", "ef_sign", 0.1)),
+       {"blocks of 4096 instead of whole tensors", "the constants of the convergence theorem"}},
       {"sinkgd",
        "row and column normalised gradient on matrices, stateless; Adam on embedding, head and vectors",
        "Gradient Multi-Normalization for Stateless and Scalable LLM Training, arXiv 2502.06742",
@@ -112,14 +136,14 @@ std::span<const Preset> presets() {
        "Muon with updates of RMS 0.2, so that AdamW's learning rate and decay fit",
        "Muon is Scalable for LLM Training, arXiv 2502.16982",
        "m <- b m + (1-b) g; O = polar(b m + (1-b) g); x <- x - lr (0.2 sqrt(max(d_out, d_in)) O + wd x)",
-       matrices(muon(1e-3, 0.1, "rms", 0.2), 1e-3, 0.1),
+       decayed_matrices(muon(1e-3, 0.1, "rms", 0.2), 1e-3),
        {}},
       {"normuon",
        "Muon with rows evened out by a running second moment of each",
        "NorMuon: Making Muon more efficient and scalable, arXiv 2510.05491",
        "m <- b m + (1-b) g; O = polar(m); v_i <- b2 v_i + (1-b2) mean_j O_ij^2; X_i = O_i/(sqrt(v_i) + eps), "
        "scaled to RMS 0.2; x <- x - lr (X + wd x)",
-       matrices(normuon(), 1e-3, 0.1),
+       decayed_matrices(with_momentum(role("ema", "normuon", 1e-3, 0.1), 0.95), 1e-3),
        {"the formula, which is that of the published code", "learning rate and decay"}},
       {"swan",
        "row standardisation, then whitening, stateless; Adam on embedding, head and vectors",
@@ -153,6 +177,50 @@ std::span<const Preset> presets() {
        "x <- x - lr ((m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps) + wd x)",
        everywhere(role("adam_mini", "identity", 1e-3, 0.1)),
        {"the formula, which is that of the published code"}},
+      {"normalized_sgd",
+       "gradient of every tensor scaled to RMS 1, stateless",
+       "steepest descent under the Frobenius norm",
+       "x <- x - lr (sqrt(mn) g/|g| + wd x)",
+       everywhere(role("none", "frobenius", 1e-3)),
+       {}},
+      {"rownorm",
+       "every row of the gradient scaled to RMS 1 on matrices, stateless; Adam on the rest",
+       "steepest descent under the largest row norm",
+       "x_i <- x_i - lr (sqrt(n) g_i/|g_i| + wd x_i)",
+       matrices(role("none", "row", 1e-3), 1e-3),
+       {}},
+      {"mngd",
+       "steepest directions under a list of norms in turn on matrices, stateless; Adam on the rest",
+       "Gradient Multi-Normalization for Stateless and Scalable LLM Training, arXiv 2502.06742",
+       "X = g; L times, for each norm: X <- P(X); x <- x - lr 0.05 X",
+       matrices(with_scale(role("none", "multinorm", 0.02), 0.05), 1e-3),
+       {"the fixed-point theorem and its hypotheses", "Adam's learning rate for embedding, head and vectors"}},
+      {"scale",
+       "rows of matrices, columns of the embedding and rows of the head's average scaled to RMS 1; Adam on vectors",
+       "Memory-Efficient LLM Pretraining via Minimalist Optimizer Design (SCALE), arXiv 2506.16659",
+       "x_i <- x_i - lr sqrt(n) g_i/|g_i|; embedding by columns; head: m <- 0.9 m + 0.1 g, rows of m",
+       scale_roles(1e-3),
+       {"learning rates 2e-4 at 1 billion and 1e-4 at 7 billion parameters are the paper's, not defaults here"}},
+      {"rmnp",
+       "rows of the Nesterov momentum scaled to norm 1 on matrices, AdamW on the rest",
+       "RMNP, arXiv 2603.20527",
+       "m <- b m + (1-b) g; u = b m + (1-b) g; x_i <- x_i - lr (max(1, sqrt(m/n)) u_i/|u_i| + wd x_i)",
+       decayed_matrices(with_scale(with_scaling(with_momentum(role("nesterov", "row", 5e-3, 0.1), 0.95), "jordan"), 1),
+                        5e-3),
+       {"the second version normalises tall matrices by column"}},
+      {"mano",
+       "momentum without its part along the weights, columns and rows scaled to RMS 0.2 in turn; AdamW on the rest",
+       "MANO, arXiv 2601.23000",
+       "m <- b m + (1-b) g; t = m - w <m,w>/<w,w> per column (odd steps) or row; x <- x - lr (0.2 t/RMS(t) + wd x)",
+       decayed_matrices(with_momentum(role("ema", "mano", 1e-3, 0.1), 0.95), 1e-3),
+       {"the second version projects on unnormalised weights, takes Nesterov momentum and adds an eps"}},
+      {"racs",
+       "rows and columns scaled by smoothed factors of the best rank-one fit of g^2 on matrices; Adam on the rest",
+       "Towards Efficient Optimizer Design for LLM via Structured Fisher Approximation (RACS), arXiv 2502.07752",
+       "5 times s = A'q/|q|^2, q = A s/|s|^2, A = g^2; averages of s, q; x <- x - lr 0.05 eta q^-1/2 g s^-1/2",
+       matrices(with_momentum(role("none", "racs", 0.02), 0.9), 1e-3),
+       {"the start of the averages: at zero the first step would be 10 times larger",
+        "Adam's learning rate for embedding, head and vectors"}},
   };
   return table;
 }

@@ -14,8 +14,9 @@ namespace steepest {
 namespace {
 
 const std::map<std::string, std::string> kSignatures = {
-    {"adamw", "3e599388b6038e04"},  {"sgd", "f1675558d14254b1"},  {"signsgd", "9c956911938e9ab3"},
-    {"signum", "6cb55454ba2d2124"}, {"lion", "ad0643fc5568b5d1"}, {"sinkgd", "38b1493843547acc"},
+    {"adamw", "3e599388b6038e04"},          {"sgd", "f1675558d14254b1"},        {"signsgd", "9c956911938e9ab3"},
+    {"signum", "6cb55454ba2d2124"},         {"lion", "ad0643fc5568b5d1"},       {"sinkgd", "38b1493843547acc"},
+    {"scaled_signsgd", "9c49afcc942d62d6"}, {"ef_signsgd", "6937c880915a7e7b"},
 };
 
 std::string signature(const std::string& method) {

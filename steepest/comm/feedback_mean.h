@@ -1,0 +1,96 @@
+// The mean of the ranks' vectors at one bit per value and direction, with error feedback both ways: what the signs
+// leave out is remembered and sent later (sign_and_vote.md 7.1; arXiv 1905.10936).
+//
+// A vector is cut into blocks that restart at every tensor, and the blocks into one shard per rank. Each rank sends its
+// signs and one fp32 scale per block to the owner of the shard; the owner adds them in rank order and sends the signs
+// and scales of the mean to everyone. Sent per value and rank, besides 64 bytes of header per message:
+//   2 (M-1)/M (1 + 32/block) bits
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "steepest/comm/process_group.h"
+#include "steepest/comm/wire.h"
+#include "steepest/kernels/feedback.h"
+
+namespace steepest {
+
+/// The exchange and what it remembers: the residual e of all values on each rank, the residual r of its shard on each
+/// owner, both fp32 and 0 at the start. Over steps of equal size nothing is lost (rho = 1):
+///   sum of the means  =  sum of the results + mean of e over ranks + r,  value by value.
+/// `group` must outlive it. With one rank nothing is sent and nothing compressed.
+class FeedbackMean {
+ public:
+  /// `tensor_sizes`: the tensors that lie one after the other in the vector; `block`: values that share a scale, at
+  /// least 1. Throws Error otherwise.
+  FeedbackMean(ProcessGroup& group, std::span<const std::size_t> tensor_sizes, std::size_t block = kFeedbackBlock);
+
+  /// values <- w, an estimate of their mean over ranks, the same bits on every rank. `t`: completed updates. `eta` > 0,
+  /// equal on all ranks: the step size that w will be multiplied with. Residuals are in units of the values, so they
+  /// are multiplied by rho = (eta of the last call) / eta; for values that contain their step size pass 1. Call it for
+  /// steps that are taken, not for skipped ones nor where the step size is 0.
+  /// Values must be finite on every rank (comm/agree.h tells). Throws Error when a rank is gone, a message does not fit
+  /// or a scale overflows; the residuals are then lost.
+  void operator()(std::span<float> values, std::uint64_t t, double eta);
+
+  /// Step size of the last call; 0 before the first.
+  double last_eta() const { return last_eta_; }
+  /// e of this rank; empty for one rank.
+  std::span<const float> worker_residual() const { return e_; }
+  /// r of all shards, the same on every rank. Collective.
+  std::vector<float> owner_residual() const;
+  /// r + mean of e over ranks, the same on every rank: what any other number of ranks can go on with. Collective.
+  std::vector<float> folded_residual() const;
+
+  /// Goes on from worker_residual, owner_residual and last_eta of the same rank of the same number of ranks; the next
+  /// results have the bits they would have had without a stop.
+  void restore(std::span<const float> worker, std::span<const float> owner, double last_eta);
+  /// Goes on from a folded_residual of any number of ranks: r is that, e is 0.
+  void restore_folded(std::span<const float> residual, double last_eta);
+
+  /// Bytes of both residuals, as allocated.
+  std::uint64_t state_bytes() const { return 4 * (e_.capacity() + r_.capacity()); }
+
+ private:
+  struct Block {
+    std::size_t first = 0, size = 0;
+  };
+  struct Shard {
+    std::size_t first = 0, size = 0;  ///< values
+    std::size_t first_block = 0, blocks = 0;
+    std::size_t words() const;  ///< of its message, header included
+  };
+  struct Payload {
+    std::uint64_t* bits;
+    float* scales;
+  };
+
+  Payload payload_of(std::span<std::uint64_t> message, const Shard& shard) const;
+  WireHeader header(MessageKind kind, std::uint64_t t, std::size_t shard, int sender) const;
+  std::span<std::uint64_t> about(std::size_t shard);
+  std::span<std::uint64_t> from(std::size_t rank);
+  const Shard& own() const { return shards_[static_cast<std::size_t>(group_.rank())]; }
+
+  void encode(std::span<const float> values, float rho);
+  void send_up(std::uint64_t t);
+  void average(std::span<float> values, float rho);
+  void send_down(std::uint64_t t);
+  void decode(std::span<float> values);
+  void require_finite(const float* scales, const Shard& shard) const;
+  void require_size(std::size_t given, std::size_t needed) const;
+
+  ProcessGroup& group_;
+  std::size_t size_ = 0;
+  std::vector<Block> blocks_;
+  std::vector<Shard> shards_;
+  std::vector<std::size_t> slot_;         ///< where the message about each shard begins in by_shard_
+  std::vector<std::uint64_t> by_shard_;   ///< one message per shard: going up, then coming down
+  std::vector<std::uint64_t> by_sender_;  ///< one message per rank about the own shard: coming up, then going down
+  std::vector<float> e_, r_;
+  double last_eta_ = 0;
+};
+
+}  // namespace steepest
