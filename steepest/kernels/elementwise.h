@@ -82,8 +82,8 @@ void fused_step(const MemoryNumbers& memory, Direction direction, const StepNumb
                 const TypedSlice<float, Bf16>& slice);
 
 /// The same for bf16 weights: the step is computed in fp32 and rounded to one of the two neighbours, with probabilities
-/// that make the mean exact. Without that a weight above 2^-5 would never move at lr 1e-4 (sign_and_vote.md 3.6). NaN
-/// and infinities stay.
+/// that make the mean exact. Without that a weight above 2^-5 would never move at lr 1e-4 (sign_and_vote.md 3.6). What
+/// is not finite stays so.
 void fused_step(const MemoryNumbers& memory, Direction direction, const StepNumbers& step,
                 const TypedSlice<Bf16, float>& slice, const Rounding& rounding);
 void fused_step(const MemoryNumbers& memory, Direction direction, const StepNumbers& step,

@@ -1,41 +1,10 @@
 #include "steepest/model/tiles.h"
 
 #include <ATen/ATen.h>
-#include <ATen/native/CPUBlas.h>
 
 #include "steepest/model/typed.h"
 
 namespace steepest {
-namespace {
-
-/// Longest inner dimension of one micro-kernel call: its operands stay in the second-level cache.
-constexpr std::size_t kInner = 512;
-
-const at::BFloat16* bf16(const std::uint16_t* bits) {
-  return reinterpret_cast<const at::BFloat16*>(bits);
-}
-
-}  // namespace
-
-bool has_tile_products() {
-  static const bool available = at::native::cpublas::could_pack(at::kBFloat16);
-  return available;
-}
-
-void release_tiles() {
-  at::native::cpublas::brgemm_release(true);
-}
-
-void multiply_tile(std::size_t m, std::size_t n, std::size_t k, const std::uint16_t* a, std::size_t a_stride,
-                   const std::uint16_t* panel, std::size_t width, float* c, std::size_t c_stride, bool add) {
-  const auto i = [](std::size_t x) { return static_cast<std::int64_t>(x); };
-  for (std::size_t first = 0; first < k;) {
-    const std::size_t inner = k - first <= 2 * kInner ? k - first : kInner;
-    at::native::cpublas::brgemm(i(m), i(n), i(inner), i(a_stride), i(width), i(c_stride), add || first > 0,
-                                bf16(a + first), bf16(panel + first * width), c, true);
-    first += inner;
-  }
-}
 
 at::Tensor multiply_packed(const at::Tensor& a, const TileBuffer& packed, std::size_t n) {
   const at::Tensor out = at::empty({a.size(0), static_cast<std::int64_t>(n)}, a.options());

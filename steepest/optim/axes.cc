@@ -3,8 +3,17 @@
 #include <algorithm>
 #include <cmath>
 
+#include "steepest/optim/directions/mano.h"
+#include "steepest/optim/directions/multinorm.h"
+#include "steepest/optim/directions/norms.h"
+#include "steepest/optim/directions/normuon.h"
+#include "steepest/optim/directions/racs.h"
 #include "steepest/optim/directions/scaled_sign.h"
 #include "steepest/optim/directions/sinkhorn.h"
+#include "steepest/optim/directions/spectral.h"
+#include "steepest/optim/directions/swan.h"
+#include "steepest/optim/memories/adafactor.h"
+#include "steepest/optim/memories/adam_mini.h"
 
 namespace steepest {
 namespace {
@@ -39,6 +48,7 @@ std::span<const MemoryRow> memories() {
        0,
        "g <- b g + new g (in the gradient's buffer), h = g",
        true},
+      {"heavy", Memory::Heavy, nullptr, {{"momentum"}}, {"momentum"}, 0.9, 0, 0, "m <- b m + g, h = m"},
       {"nesterov",
        Memory::Nesterov,
        nullptr,
@@ -66,6 +76,35 @@ std::span<const MemoryRow> memories() {
        0.999,
        1e-8,
        "m <- b1 m + (1-b1) g, v <- b2 v + (1-b2) g^2, h = (m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps)"},
+      {"adam_hybrid",
+       Memory::AdamHybrid,
+       nullptr,
+       {{"first_moment"}, {"second_moment"}},
+       {"beta1", "beta2", "eps", "bias_correction"},
+       0.9,
+       0.999,
+       1e-8,
+       "m <- b1 m + (1-b1) g, v <- b2 v + (1-b2) g^2, h = sign(m) sqrt((m^2 + eps) / (v + eps))"},
+      {"adafactor",
+       std::nullopt,
+       remember_adafactor,
+       {{"row_moment", Extent::Rows}, {"col_moment", Extent::Cols}, {"momentum", Extent::Full, adafactor_has_momentum}},
+       {"beta1", "eps", "clip_threshold", "scale_parameter"},
+       0,
+       0,
+       1e-30,
+       "R, C: averages of row and column sums of g^2 + eps, decay 1 - t^-0.8; u = g/sqrt(R C/sum R), "
+       "h = u/max(1, RMS(u)/d)"},
+      {"adam_mini",
+       std::nullopt,
+       remember_adam_mini,
+       {{"first_moment"}, {"second_moment", Extent::Blocks}},
+       {"beta1", "beta2", "eps"},
+       0.9,
+       0.999,
+       1e-8,
+       "m <- b1 m + (1-b1) g, v <- b2 v + (1-b2) mean over the block of g^2, "
+       "h = (m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps)"},
   };
   return rows;
 }
@@ -73,18 +112,86 @@ std::span<const MemoryRow> memories() {
 std::span<const DirectionRow> directions() {
   static const std::vector<DirectionRow> rows = {
       {"identity", Direction::Identity, nullptr, nullptr, {}, {}, 1, false, false, nullptr, "h"},
-      {"sign", Direction::Sign, nullptr, nullptr, {}, {}, 1, true, false, raw_sign, "sign(h)"},
+      {"sign", Direction::Sign, nullptr, nullptr, {}, {"dead_zone", "noise"}, 1, true, false, raw_sign, "sign(h)"},
+      {"row", {}, map_row, step_row, {}, {}, 1, true, false, raw_row, "rows(h)"},
+      {"column", {}, map_column, step_column, {}, {}, 1, true, false, raw_column, "columns(h)"},
+      {"frobenius", {}, map_frobenius, step_frobenius, {}, {}, 1, true, false, raw_frobenius, "h/RMS(h)"},
       {"sinkhorn",
-       std::nullopt,
+       {},
        map_sinkhorn,
        step_sinkhorn,
-       {},
-       {"iterations", "end", "tau"},
+       sinkhorn_states(),
+       {"iterations", "end", "dead", "tau", "warm", "lagged"},
        0.05,
        true,
        true,
        raw_sinkhorn,
        "Sinkhorn(h)"},
+      {"sinkhorn_ema",
+       {},
+       map_sinkhorn_ema,
+       step_sinkhorn_ema,
+       sinkhorn_ema_states(),
+       {"iterations", "end", "dead", "tau", "warm", "lagged", "momentum"},
+       0.05,
+       true,
+       true,
+       nullptr,
+       "M, M <- b M + (1-b) Sinkhorn(h)",
+       false,
+       0.95},
+      {"multinorm", {}, map_multinorm, nullptr, {}, {"norms", "iterations"}, 1, true, true, nullptr, "MultiNorm(h)"},
+      {"racs",
+       {},
+       map_racs,
+       step_racs,
+       racs_states(),
+       {"iterations", "momentum"},
+       0.05,
+       false,
+       true,
+       nullptr,
+       "eta h_ij/sqrt(q_i s_j)",
+       false,
+       0.9},
+      {"mano", {}, map_mano, step_mano, {}, {}, 0.2, true, true, nullptr, "normalised(h - along x)"},
+      {"spectral",
+       std::nullopt,
+       map_spectral,
+       step_spectral,
+       {},
+       {"polar", "steps", "polar_precision"},
+       1,
+       true,
+       true,
+       raw_spectral,
+       "sqrt(max(m,n)) UV^T of h",
+       true},
+      {"normuon",
+       std::nullopt,
+       map_normuon,
+       nullptr,
+       {{"row_moment", Extent::Rows}},
+       {"polar", "steps", "polar_precision", "beta2"},
+       0.2,
+       true,
+       true,
+       nullptr,
+       "O/RMS(O), O_i = UV^T_i/(sqrt(v_i) + 1e-8), UV^T of h, v_i <- b2 v_i + (1-b2) mean_j (UV^T_ij)^2",
+       false,
+       0,
+       0.95},
+      {"swan",
+       std::nullopt,
+       map_swan,
+       nullptr,
+       {},
+       {"steps", "whitening"},
+       0.05,
+       true,
+       true,
+       raw_spectral,
+       "Whiten(RowStandardise(h)) with RMS 1"},
       {"scaled_sign",
        std::nullopt,
        map_scaled_sign,
@@ -130,13 +237,16 @@ bool is_scale_invariant(const RoleRecipe& role) {
 RoleNumbers role_numbers(const RoleRecipe& role) {
   const MemoryRow& memory = find_memory(role.memory);
   const bool one_beta = !memory.keys.empty() && memory.keys.front() == "momentum";
-  return {(one_beta ? role.momentum : role.beta1).value_or(memory.beta1), role.beta2.value_or(memory.beta2),
-          role.eps.value_or(memory.eps), role.scale.value_or(find_direction(role.direction).scale)};
+  const DirectionRow& direction = find_direction(role.direction);
+  return {(one_beta ? role.momentum : role.beta1).value_or(memory.beta1),
+          role.beta2.value_or(memory.beta2 != 0 ? memory.beta2 : direction.beta2), role.eps.value_or(memory.eps),
+          role.scale.value_or(direction.scale), role.momentum.value_or(one_beta ? memory.beta1 : direction.momentum)};
 }
 
 double scale_factor(const RoleRecipe& role, std::size_t rows, std::size_t cols) {
   const double scale = role_numbers(role).scale;
   if (role.scaling == "rms" || rows == 0 || cols == 0) return scale;
+  if (role.scaling == "fan_in") return scale / static_cast<double>(cols);
   const double ratio = static_cast<double>(rows) / static_cast<double>(cols);
   if (measures_operator_norm(role)) return scale * std::sqrt(ratio);
   const double raw = find_direction(role.direction).raw(rows, cols);

@@ -16,6 +16,8 @@ namespace steepest {
 /// The numbers of a role with every default filled in.
 struct RoleNumbers {
   double beta1 = 0, beta2 = 0, eps = 0, scale = 1;
+  double direction_momentum =
+      0;  ///< of the average that a direction keeps; where the memory has a momentum too, the same
 };
 RoleNumbers role_numbers(const RoleRecipe& role);
 
@@ -49,6 +51,8 @@ struct DirectionRow {
   double (*raw)(std::size_t rows, std::size_t cols);
   std::string formula;
   bool unit_operator = false;  ///< its raw form has operator norm 1, so that scaling = "opnorm" needs no measurement
+  double momentum = 0;         ///< default of the key momentum for a direction that keeps an average of its own
+  double beta2 = 0;            ///< default, for directions with that key
 };
 
 std::span<const MemoryRow> memories();
@@ -67,7 +71,7 @@ bool is_scale_invariant(const RoleRecipe& role);
 /// The factor on a direction of RMS 1 that [optimizer] scaling and scale ask for, for a tensor of rows x cols (d_out x
 /// d_in): rms v; raw v * raw; jordan v * sqrt(max(1, rows/cols)) * raw; opnorm v * sqrt(rows/cols) * raw
 /// where the raw form has operator norm 1, and else v * sqrt(rows/cols), to be divided by the operator norm that was
-/// measured (multi_norm.md 1.4, 4.1).
+/// measured (multi_norm.md 1.4, 4.1); fan_in v / cols (Scion's sign(g)/d_in).
 double scale_factor(const RoleRecipe& role, std::size_t rows, std::size_t cols);
 
 /// Whether scale_factor() has to be divided by operator_norm() of each direction.

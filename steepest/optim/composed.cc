@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "steepest/kernels/normal.h"
 #include "steepest/optim/axes.h"
 
 namespace steepest {
@@ -66,6 +67,10 @@ void ef_sign_in_loops(const RoleRecipe& role, double lr_factor, const std::vecto
 std::vector<float> composed_memory(const RoleRecipe& role, std::uint64_t t, ComposedParameter& p) {
   const RoleNumbers numbers = role_numbers(role);
   const MemoryRow& row = find_memory(role.memory);
+  if (role.coupled_decay) {
+    const auto decay = static_cast<float>(role.weight_decay);
+    for (std::size_t i = 0; i < p.weights.size(); ++i) p.gradient[i] = p.gradient[i] + decay * p.weights[i];
+  }
   std::vector<float> h = p.gradient;
   const auto state = arrays(role, row.states, p, p.memory);
   if (!row.elementwise) {
@@ -78,6 +83,10 @@ std::vector<float> composed_memory(const RoleRecipe& role, std::uint64_t t, Comp
   std::vector<float>& first = p.memory[0];
   std::vector<float>& second = p.memory[1];
   if (kind == Memory::None) return h;
+  if (role.signum_warmup && t <= signum_warmup_steps(numbers.beta1)) {
+    blend(n.beta1, first, n.rest1, p.gradient);
+    return h;
+  }
   if (kind == Memory::Lion) {
     h = first;
     blend(n.beta1, h, n.rest1, p.gradient);
@@ -86,6 +95,16 @@ std::vector<float> composed_memory(const RoleRecipe& role, std::uint64_t t, Comp
   }
   blend(n.beta1, first, n.rest1, p.gradient);
   h = first;
+  if (kind == Memory::AdamHybrid) {
+    std::vector<float> square = p.gradient;
+    for (float& g : square) g = g * g;
+    blend(n.beta2, second, n.rest2, square);
+    for (std::size_t i = 0; i < h.size(); ++i) {
+      const float m = first[i] * n.correction1, v = second[i] * n.correction2;
+      const float size = std::sqrt((m * m + n.eps) / (v + n.eps));
+      h[i] = m > 0 ? size : m < 0 ? -size : 0.0f;
+    }
+  }
   if (kind == Memory::Nesterov) blend(n.beta1, h, n.rest1, p.gradient);
   if (kind == Memory::Adam) {
     std::vector<float> square = p.gradient;
@@ -110,15 +129,24 @@ std::vector<float> composed_direction(const RoleRecipe& role, std::uint64_t t, s
         out.data(), scratch);
     return out;
   }
-  if (*row.elementwise == Direction::Sign)
-    for (float& x : h) x = x > 0 ? 1.0f : x < 0 ? -1.0f : 0.0f;
+  if (*row.elementwise != Direction::Sign) return h;
+  if (role.noise > 0) {
+    std::vector<float> z(h.size());
+    StreamKey key = p.noise;
+    key.step = t - 1;
+    key.purpose = Purpose::Noise;
+    fill_normal(z, key, 0, static_cast<float>(role.noise));
+    for (std::size_t i = 0; i < h.size(); ++i) h[i] += z[i];
+  }
+  const auto dead = static_cast<float>(role.dead_zone);
+  for (float& x : h) x = x > dead ? 1.0f : x < -dead ? -1.0f : 0.0f;
   return h;
 }
 
 void composed_move(const RoleRecipe& role, double lr_factor, const std::vector<float>& d, ComposedParameter& p) {
   const float lr = static_cast<float>(role.lr * lr_factor);
   const float scale = static_cast<float>(scale_factor(role, p.rows, p.cols));
-  const float decay = static_cast<float>(role.weight_decay);
+  const float decay = role.coupled_decay ? 0.0f : static_cast<float>(role.weight_decay);
   for (std::size_t i = 0; i < p.weights.size(); ++i) {
     const float u = scale * d[i] + decay * p.weights[i];
     p.weights[i] = p.weights[i] - lr * u;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "steepest/base/philox.h"
 #include "steepest/optim/operand.h"
 
 namespace steepest {
@@ -14,6 +15,7 @@ namespace steepest {
 struct ComposedParameter {
   Role role = Role::Matrix;
   std::size_t rows = 0, cols = 0, block_rows = 1;
+  StreamKey noise = {};  ///< seed, tensor and worker of the noisy sign; the step is filled in
   std::vector<float> weights, gradient;
   std::array<std::vector<float>, kMostStates> memory = {},
                                               direction = {};  ///< state arrays; empty: zeros to begin with

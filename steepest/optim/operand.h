@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "steepest/kernels/sinkhorn.h"
+#include "steepest/kernels/diagonal.h"
 #include "steepest/optim/recipe.h"
 
 namespace steepest {
@@ -42,7 +42,7 @@ struct Operand {
 /// is left over from the last use.
 class Scratch {
  public:
-  SinkhornScratch sinkhorn;
+  DiagonalScratch diagonal;
   std::vector<float> direction;  ///< of a whole tensor, for directions without a fused step
   std::vector<float> vectors;    ///< of the power iteration
 
@@ -52,8 +52,19 @@ class Scratch {
     return buffers_[which];
   }
 
+  /// 16-bit words that begin a cache line.
+  std::uint16_t* bits(std::size_t which, std::size_t size) {
+    constexpr std::size_t kLine = 64 / sizeof(std::uint16_t);
+    if (bits_.size() <= which) bits_.resize(which + 1);
+    std::vector<std::uint16_t>& buffer = bits_[which];
+    if (buffer.size() < size + kLine) buffer.resize(size + kLine);
+    const std::size_t past = reinterpret_cast<std::uintptr_t>(buffer.data()) / sizeof(std::uint16_t) % kLine;
+    return buffer.data() + (past == 0 ? 0 : kLine - past);
+  }
+
  private:
   std::deque<std::vector<float>> buffers_;  // references stay valid when it grows
+  std::vector<std::vector<std::uint16_t>> bits_;
 };
 
 }  // namespace steepest

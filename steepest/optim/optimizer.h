@@ -33,9 +33,10 @@ struct StateTensor {
 class Optimizer {
  public:
   /// `voted`: the recipe's aggregate is vote and several ranks take part; parameters with the direction sign are then
-  /// voted on, all others averaged. Replaces every parameter's grad by a view of the flat buffer.
-  /// Throws Error for a tensor that is not fp32, contiguous, on the CPU, or not 2-D where its direction needs a matrix.
-  Optimizer(OptimizerRecipe recipe, std::vector<Parameter> parameters, bool voted);
+  /// voted on, all others averaged. `rank` names this worker's noise. Replaces every parameter's grad by a view of the
+  /// flat buffer. Throws Error for a tensor that is not fp32, contiguous, on the CPU, or not 2-D where its direction
+  /// needs a matrix.
+  Optimizer(OptimizerRecipe recipe, std::vector<Parameter> parameters, bool voted, int rank = 0);
   ~Optimizer();
   Optimizer(Optimizer&&) noexcept;
   Optimizer& operator=(Optimizer&&) noexcept;

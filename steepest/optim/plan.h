@@ -48,8 +48,8 @@ PlannedParameter planned(const Parameter& parameter);
 
 Layout lay_out(const OptimizerRecipe& recipe, std::span<const PlannedParameter> parameters, bool voted);
 
-/// A slice of one tensor, the factor on its direction (scale_factor), and its position in the list it belongs to (for
-/// voted parameters: its first bit).
+/// A slice of one tensor, where it begins in that tensor, the factor on its direction (scale_factor), and its position
+/// in the list it belongs to (for voted parameters: its first bit).
 struct Piece {
   Role role;
   Slice slice;

@@ -26,6 +26,34 @@ std::array<RoleRecipe, 4> matrices(const RoleRecipe& r, double adam_lr) {
   return {r, rest, rest, rest};
 }
 
+RoleRecipe with_momentum(RoleRecipe r, double momentum) {
+  r.momentum = momentum;
+  return r;
+}
+
+RoleRecipe with_scale(RoleRecipe r, double scale) {
+  r.scale = scale;
+  return r;
+}
+
+RoleRecipe with_scaling(RoleRecipe r, std::string scaling) {
+  r.scaling = std::move(scaling);
+  return r;
+}
+
+// The same, with AdamW that decays embedding and head.
+std::array<RoleRecipe, 4> decayed_matrices(const RoleRecipe& r, double adam_lr) {
+  std::array<RoleRecipe, 4> roles = matrices(r, adam_lr);
+  roles[1].weight_decay = roles[2].weight_decay = r.weight_decay;
+  return roles;
+}
+
+std::array<RoleRecipe, 4> scale_roles(double lr) {
+  RoleRecipe vector = role("adam", "identity", lr);
+  vector.main = false;
+  return {role("none", "row", lr), role("none", "column", lr), with_momentum(role("ema", "row", lr), 0.9), vector};
+}
+
 }  // namespace
 
 std::span<const Preset> presets() {
@@ -79,6 +107,50 @@ std::span<const Preset> presets() {
        matrices(role("none", "sinkhorn", 0.02), 1e-3),
        {"Adam's learning rate for embedding, head and vectors", "clipping and weight decay in the paper's runs",
         "the fixed-point theorem and its hypotheses", "alpha at 1.3 billion parameters"}},
+      {"normalized_sgd",
+       "gradient of every tensor scaled to RMS 1, stateless",
+       "steepest descent under the Frobenius norm",
+       "x <- x - lr (sqrt(mn) g/|g| + wd x)",
+       everywhere(role("none", "frobenius", 1e-3)),
+       {}},
+      {"rownorm",
+       "every row of the gradient scaled to RMS 1 on matrices, stateless; Adam on the rest",
+       "steepest descent under the largest row norm",
+       "x_i <- x_i - lr (sqrt(n) g_i/|g_i| + wd x_i)",
+       matrices(role("none", "row", 1e-3), 1e-3),
+       {}},
+      {"mngd",
+       "steepest directions under a list of norms in turn on matrices, stateless; Adam on the rest",
+       "Gradient Multi-Normalization for Stateless and Scalable LLM Training, arXiv 2502.06742",
+       "X = g; L times, for each norm: X <- P(X); x <- x - lr 0.05 X",
+       matrices(with_scale(role("none", "multinorm", 0.02), 0.05), 1e-3),
+       {"the fixed-point theorem and its hypotheses", "Adam's learning rate for embedding, head and vectors"}},
+      {"scale",
+       "rows of matrices, columns of the embedding and rows of the head's average scaled to RMS 1; Adam on vectors",
+       "Memory-Efficient LLM Pretraining via Minimalist Optimizer Design (SCALE), arXiv 2506.16659",
+       "x_i <- x_i - lr sqrt(n) g_i/|g_i|; embedding by columns; head: m <- 0.9 m + 0.1 g, rows of m",
+       scale_roles(1e-3),
+       {"learning rates 2e-4 at 1 billion and 1e-4 at 7 billion parameters are the paper's, not defaults here"}},
+      {"rmnp",
+       "rows of the Nesterov momentum scaled to norm 1 on matrices, AdamW on the rest",
+       "RMNP, arXiv 2603.20527",
+       "m <- b m + (1-b) g; u = b m + (1-b) g; x_i <- x_i - lr (max(1, sqrt(m/n)) u_i/|u_i| + wd x_i)",
+       decayed_matrices(with_scale(with_scaling(with_momentum(role("nesterov", "row", 5e-3, 0.1), 0.95), "jordan"), 1),
+                        5e-3),
+       {"the second version normalises tall matrices by column"}},
+      {"mano",
+       "momentum without its part along the weights, columns and rows scaled to RMS 0.2 in turn; AdamW on the rest",
+       "MANO, arXiv 2601.23000",
+       "m <- b m + (1-b) g; t = m - w <m,w>/<w,w> per column (odd steps) or row; x <- x - lr (0.2 t/RMS(t) + wd x)",
+       decayed_matrices(with_momentum(role("ema", "mano", 1e-3, 0.1), 0.95), 1e-3),
+       {"the second version projects on unnormalised weights, takes Nesterov momentum and adds an eps"}},
+      {"racs",
+       "rows and columns scaled by smoothed factors of the best rank-one fit of g^2 on matrices; Adam on the rest",
+       "Towards Efficient Optimizer Design for LLM via Structured Fisher Approximation (RACS), arXiv 2502.07752",
+       "5 times s = A'q/|q|^2, q = A s/|s|^2, A = g^2; averages of s, q; x <- x - lr 0.05 eta q^-1/2 g s^-1/2",
+       matrices(with_momentum(role("none", "racs", 0.02), 0.9), 1e-3),
+       {"the start of the averages: at zero the first step would be 10 times larger",
+        "Adam's learning rate for embedding, head and vectors"}},
   };
   return table;
 }

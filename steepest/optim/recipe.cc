@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "steepest/optim/axes.h"
+#include "steepest/optim/directions/multinorm.h"
+#include "steepest/optim/directions/polar_sets.h"
 #include "steepest/optim/presets.h"
 
 namespace steepest {
@@ -15,14 +17,27 @@ bool contains(const std::vector<std::string>& list, const std::string& name) {
 }
 
 bool uses(const RoleRecipe& role, const std::string& key) {
-  static const std::vector<std::string> always = {"memory", "direction", "lr", "weight_decay", "scale", "scaling"};
-  return contains(always, key) || contains(find_memory(role.memory).keys, key) ||
-         contains(find_direction(role.direction).keys, key);
+  static const std::vector<std::string> always = {"memory", "direction", "lr",           "weight_decay",
+                                                  "scale",  "scaling",   "coupled_decay"};
+  if (key == "signum_warmup") return role.memory == "ema" && is_sign(role);
+  if (key == "tau" && role.dead != "mask") return false;
+  if (role.lagged && (key == "iterations" || key == "end" || key == "warm")) return false;
+  if (contains(always, key) || contains(find_memory(role.memory).keys, key)) return true;
+  if (role.direction == "multinorm")
+    for (const DirectionRow* norm : norms_in(role.norms))
+      if (contains(norm->keys, key)) return true;
+  return contains(find_direction(role.direction).keys, key);
 }
 
 std::vector<std::string> names(const auto& rows) {
   std::vector<std::string> list;
   for (const auto& row : rows) list.push_back(row.name);
+  return list;
+}
+
+std::vector<std::string> polar_names() {
+  std::vector<std::string> list = names(polar_sets());
+  list.push_back("svd");
   return list;
 }
 
@@ -38,7 +53,9 @@ std::vector<Key<RoleRecipe>> make_keys() {
           "learning rate before the schedule; [optimizer] lr is that of the main roles (sinkgd: the matrices)"),
       keys::number("weight_decay", &R::weight_decay, 0, 1e6,
                    "decoupled decay, x <- x - lr * weight_decay * x; [optimizer] changes all roles but vectors"),
-      keys::number("momentum", &R::momentum, 0, kLargestBeta, "b of the memories ema and nesterov; default 0.9"),
+      keys::number(
+          "momentum", &R::momentum, 0, kLargestBeta,
+          "b of the memories ema and nesterov (default 0.9) and of the directions sinkhorn_ema (0.95) and racs (0.9)"),
       keys::number("beta1", &R::beta1, 0, kLargestBeta, "b1 of the memories lion and adam; default 0.9"),
       keys::number("beta2", &R::beta2, 0, kLargestBeta,
                    "b2 of the memories lion (default 0.99) and adam (default 0.999)"),
@@ -47,9 +64,19 @@ std::vector<Key<RoleRecipe>> make_keys() {
                    "factor on the direction, whose RMS is 1 for sign and sinkhorn; default 1, sinkhorn 0.05; "
                    "[optimizer] changes it for the main roles"),
       keys::text(
-          "scaling", &R::scaling, {"rms", "raw", "jordan", "opnorm"},
+          "scaling", &R::scaling, {"rms", "raw", "jordan", "opnorm", "fan_in"},
           "what scale multiplies: rms, the direction with RMS 1; raw, with its norm 1 (rows, singular values ...); "
-          "jordan, raw times sqrt(max(1, d_out/d_in)); opnorm, raw times sqrt(d_out/d_in)"),
+          "jordan, raw times sqrt(max(1, d_out/d_in)); opnorm, raw times sqrt(d_out/d_in); fan_in, RMS 1/d_in"),
+      keys::flag("coupled_decay", &R::coupled_decay,
+                 "true adds weight_decay * x to the gradient, as signSGD's experiments did; default false: decoupled"),
+      keys::number(
+          "dead_zone", &R::dead_zone, 0, 1e6,
+          "numbers up to it count as zero for the sign: ends the steps of momentum that has died out; default 0"),
+      keys::number("noise", &R::noise, 0, 1e6,
+                   "sign(h + noise z): deviation of the noise that workers with different data need; default 0"),
+      keys::flag("signum_warmup", &R::signum_warmup,
+                 "true signs the gradient itself in the first C(momentum) steps (54 for 0.9) of the memory ema"),
+      keys::flag("bias_correction", &R::bias_correction, "of the memory adam_hybrid; default true"),
       keys::text(
           "v0", &R::v0, {"zero", "random", "observed"},
           "start of the memory adam's second moment: zero; random, v0_c v0_sigma/(fan_in + fan_out) chi^2; observed, "
@@ -59,12 +86,35 @@ std::vector<Key<RoleRecipe>> make_keys() {
       keys::text("v0_mode", &R::v0_mode, {"grad-mean-var", "grad-mean", "grad-mean-random"},
                  "observed v0: mean^2 + batch * variance of the batch means; mean^2; or mean^2 + the random v0"),
       keys::number("v0_batches", &R::v0_batches, 1, 1e6, "batches that the observed v0 sees; default 40"),
-      keys::number("iterations", &R::iterations, 1, 100, "L of sinkhorn: row and column normalisations; default 5"),
+      keys::number(
+          "iterations", &R::iterations, 1, 100,
+          "L of sinkhorn: row and column normalisations; rounds of multinorm; power iterations of racs; default 5"),
       keys::text("end", &R::end, {"column", "row"},
                  "last step of sinkhorn: column (paper) or row (one more row step); default column"),
-      keys::number(
-          "tau", &R::tau, 0, 0.999,
-          "sinkhorn leaves rows alone whose norm is at most tau times the mean row norm; default 0: only zero rows"),
+      keys::text("dead", &R::dead, {"none", "mask"},
+                 "sinkhorn with mask leaves rows alone whose norm is at most tau times the mean row norm (embeddings); "
+                 "default none: only zero rows"),
+      keys::number("tau", &R::tau, 0, 0.999, "floor of dead = \"mask\"; default 1e-3"),
+      keys::flag("warm", &R::warm, "sinkhorn starts at the column scales of the last step; default false"),
+      keys::flag(
+          "lagged", &R::lagged,
+          "sinkhorn in one read of the gradient: columns as in the last step, then rows; untested by its authors; "
+          "default false"),
+      keys::text("norms", &R::norms, {},
+                 "list of directions that multinorm applies in turn, for example \"row,spectral\"; default row,column"),
+      keys::text("polar", &R::polar, polar_names(),
+                 "coefficients of spectral's and normuon's matrix polynomials, or svd for the exact factor (slow); "
+                 "default jordan"),
+      keys::number("steps", &R::steps, 0, 100,
+                   "polynomial steps of spectral, normuon and swan; default 0: as many as the set lists, swan 10"),
+      keys::text("polar_precision", &R::polar_precision, {"auto", "fp32"},
+                 "matrix products of spectral and normuon: auto, bf16 where the CPU has units for it; or fp32"),
+      keys::text("whitening", &R::whitening, {"newton_schulz", "eigen"},
+                 "how swan whitens: coupled Newton-Schulz or the exact eigen-decomposition; default newton_schulz"),
+      keys::number("clip_threshold", &R::clip_threshold, 1e-6, 1e6,
+                   "d of the memory adafactor: updates with a larger RMS are scaled down to it; default 1"),
+      keys::flag("scale_parameter", &R::scale_parameter,
+                 "the memory adafactor multiplies updates by max(1e-3, RMS of the weights)"),
       keys::number("block", &R::block, 1, 1e9,
                    "values of a tensor that share a scale in scaled_sign and ef_sign; default 4096"),
   };
@@ -73,7 +123,8 @@ std::vector<Key<RoleRecipe>> make_keys() {
     key.get = [name = key.name, plain = key.get](const R& role) -> std::optional<KeyValue> {
       if (!uses(role, name)) return std::nullopt;
       const RoleNumbers n = role_numbers(role);
-      if (name == "momentum" || name == "beta1") return n.beta1;
+      if (name == "momentum") return contains(find_memory(role.memory).keys, name) ? n.beta1 : n.direction_momentum;
+      if (name == "beta1") return n.beta1;
       if (name == "beta2") return n.beta2;
       if (name == "eps") return n.eps;
       if (name == "scale") return n.scale;
@@ -153,6 +204,10 @@ void validate(const OptimizerRecipe& recipe) {
     const auto used = [&](Role role) { return uses(recipe.role(role), given.key); };
     if (std::any_of(given.roles.begin(), given.roles.end(), used)) continue;
     const RoleRecipe& role = recipe.role(given.roles.front());
+    if (given.key == "tau" && contains(find_direction(role.direction).keys, "dead"))
+      fail_key(given.place, "is the floor of dead = \"mask\", but dead is \"none\"; set it or remove tau");
+    if (role.lagged && (given.key == "iterations" || given.key == "end" || given.key == "warm"))
+      fail_key(given.place, "is not used with lagged = true, which does one row step with stored columns; remove one");
     fail_key(given.place, "is not used by method ", recipe.method, ": ", given.key, " means nothing to memory \"",
              role.memory, "\" and direction \"", role.direction, "\"; remove it or choose another memory or direction");
   }
@@ -163,12 +218,19 @@ void validate(const OptimizerRecipe& recipe) {
     if (const RoleRecipe& role = recipe.role(r); role.scaling != "rms" && !find_direction(role.direction).raw)
       fail_usage(section(r), "scaling is \"", role.scaling, "\", but direction \"", role.direction,
                  "\" has no norm to scale; use \"rms\"");
+  for (const Role r : kRoles)
+    if (const RoleRecipe& role = recipe.role(r);
+        find_memory(role.memory).owns_gradient && (role.coupled_decay || role.noise > 0))
+      fail_usage(section(r),
+                 "memory is \"kept\", whose momentum lives in the gradient; coupled_decay and noise would stay in it");
   if (recipe.aggregate == "vote")
     for (const Role r : kRoles)
       if (is_sign(recipe.role(r)) && measures_operator_norm(recipe.role(r)))
         fail_usage(
             section(r),
             "scaling is \"opnorm\", which measures a direction that a vote only decides later; use \"rms\" or \"raw\"");
+  for (const RoleRecipe& role : recipe.roles)
+    if (role.direction == "multinorm") norms_in(role.norms);
   if (recipe.aggregate != "mean" && recipe.aggregate != "vote")
     fail_usage("distributed", "aggregate is \"", recipe.aggregate, "\"; it must be one of mean, vote");
   if (recipe.aggregate == "vote" && std::none_of(recipe.roles.begin(), recipe.roles.end(), is_sign))
@@ -218,7 +280,7 @@ std::string formula(const RoleRecipe& role) {
   h = substitute(h, "b1", plain_number(n.beta1));
   h = substitute(h, "b2", plain_number(n.beta2));
   h = substitute(h, "eps", plain_number(n.eps));
-  std::string d = find_direction(role.direction).formula;
+  std::string d = substitute(find_direction(role.direction).formula, "b", plain_number(n.direction_momentum));
   if (role.memory == "none") {
     h.clear();
     d = substitute(d, "h", "g");

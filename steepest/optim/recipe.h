@@ -30,13 +30,27 @@ struct RoleRecipe {
       true;  ///< carries the method's own rule; [optimizer] lr, memory, direction and scale go to these roles only
   std::optional<double> momentum, beta1, beta2, eps, scale;
   std::string scaling = "rms";  ///< rms | raw | jordan | opnorm, see scale_factor() in optim/axes.h
+  bool coupled_decay = false;   ///< weight_decay * x is added to the gradient, before the memory
+  double dead_zone = 0;         ///< |h| up to it has sign 0
+  double noise = 0;             ///< sign(h + noise z), z standard normal (arXiv 1906.01736)
+  bool signum_warmup = false;   ///< sign(g) for the first C(b) steps of the memory ema (arXiv 1802.04434, theorem 3)
+  bool bias_correction = true;  ///< of the memory adam_hybrid
   std::string v0 = "zero";      ///< start of Adam's second moment: zero | random | observed (optim/second_moment.h)
   double v0_sigma = 1, v0_c = 1;
   std::string v0_mode = "grad-mean-var";
   std::int64_t v0_batches = 40;
   std::int64_t iterations = 5;
   std::string end = "column";
-  double tau = 0;
+  std::string dead = "none";
+  double tau = 1e-3;
+  bool warm = false, lagged = false;
+  std::string norms = "row,column";
+  std::string polar = "jordan";             ///< a row of polar_sets(), or "svd"
+  std::int64_t steps = 0;                   ///< of the polar set or of swan; 0: as many as it has
+  std::string polar_precision = "auto";     ///< "auto": bf16 products where the CPU has tile units; "fp32"
+  std::string whitening = "newton_schulz";  ///< of swan; or "eigen"
+  double clip_threshold = 1;                ///< adafactor's d
+  bool scale_parameter = false;             ///< adafactor's update is multiplied by max(1e-3, RMS(x))
   std::int64_t block = 4096;
 };
 

@@ -25,6 +25,22 @@ std::size_t state_bytes(const RoleRecipe& role, const Parameter& p) {
   return sizeof(float) * entries;
 }
 
+// Roles that follow the same rule, and that rule.
+std::vector<std::pair<std::string, const RoleRecipe*>> groups(const Preset& preset) {
+  std::vector<std::pair<std::string, const RoleRecipe*>> list;
+  for (const Role r : kRoles) {
+    const RoleRecipe& role = preset.roles[static_cast<std::size_t>(r)];
+    const auto same = std::find_if(list.begin(), list.end(), [&](const auto& group) {
+      return formula(*group.second) == formula(role) && group.second->lr == role.lr;
+    });
+    if (same == list.end())
+      list.emplace_back(role_name(r), &role);
+    else
+      same->first += concat(", ", role_name(r));
+  }
+  return list;
+}
+
 OptimizerRecipe as_recipe(const Preset& preset) {
   OptimizerRecipe recipe;
   recipe.roles = preset.roles;
@@ -127,11 +143,9 @@ std::string method_markdown() {
     out << "\n## " << preset.name << "\n\n"
         << preset.summary << ".\n\n    " << preset.formula << "\n\n"
         << preset.paper << ".\n\n| role | rule | lr | state | wire |\n|---|---|---|---|---|\n";
-    for (const Role r : kRoles) {
-      const RoleRecipe& role = preset.roles[static_cast<std::size_t>(r)];
-      out << "| " << role_name(r) << " | `" << formula(role) << "` | " << role.lr << " | " << state_bytes_text(role)
-          << " | " << wire(role) << " |\n";
-    }
+    for (const auto& [names, role] : groups(preset))
+      out << "| " << names << " | `" << formula(*role) << "` | " << role->lr << " | " << state_bytes_text(*role)
+          << " | " << wire(*role) << " |\n";
     if (preset.unverified.empty()) continue;
     out << "\nNot verified against the paper:\n\n";
     for (const std::string& doubt : preset.unverified) out << "- " << doubt << '\n';

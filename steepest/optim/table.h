@@ -21,7 +21,8 @@ std::string method_table();
 /// Everything about one preset.
 std::string method_page(const Preset& preset);
 
-/// The page docs/methods.md: every preset with formula, paper, the rule of each role, state bytes, wire bits and doubts.
+/// The page docs/methods.md: every preset with formula, paper, the rule of each role, state bytes, wire bits and
+/// doubts.
 std::string method_markdown();
 
 /// All presets, or the one given, as a JSON list of objects with name, summary, paper, formula, roles (rule and numbers

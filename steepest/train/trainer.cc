@@ -79,7 +79,7 @@ class Run {
       validation_.emplace(shards, config_.data.sequence_length, model_->config().vocab_size);
     require_agreement(*group_, config_, *model_, *loader_);
     optimizer_.emplace(config_.optimizer, model_->parameters(),
-                       group_->world_size() > 1 && config_.distributed.aggregate == "vote");
+                       group_->world_size() > 1 && config_.distributed.aggregate == "vote", group_->rank());
     steps_.emplace(*model_, *optimizer_, *loader_, *group_, config_);
     writer_.emplace(out_, data_.tokenizer, config_, *group_);
     resume(request);

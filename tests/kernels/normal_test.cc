@@ -82,5 +82,38 @@ TEST(Normal, PolynomialsAgreeWithTheLibrary) {
   }
 }
 
+TEST(Normal, AddingEqualsFillingAndThenAdding) {
+  const StreamKey key = {.seed = 4, .step = 9, .probe = 3, .purpose = Purpose::Noise};
+  on_every_target([&] {
+    for (const std::size_t n : {0, 1, 3, 64, 1023, 1025, 70'001}) {
+      std::vector<float> noise(n), expect(n), whole(n), cut(n);
+      fill_normal(noise, key, 2, 0.3f);
+      for (std::size_t i = 0; i < n; ++i) {
+        whole[i] = cut[i] = 1.0f / static_cast<float>(i + 1);
+        expect[i] = whole[i] + noise[i];
+      }
+      add_normal(whole, key, 2, 0.3f);
+      ASSERT_EQ(whole, expect);
+      const std::size_t middle = n / 3;
+      add_normal(std::span(cut).first(middle), key, 2, 0.3f);
+      add_normal(std::span(cut).subspan(middle), key, 2 + middle, 0.3f);
+      ASSERT_EQ(cut, expect);
+    }
+  });
+}
+
+TEST(Philox, ManyWordsAreTheWordsOfTheBlocks) {
+  const StreamKey key = {.seed = 42, .step = 7, .tensor = 3, .probe = 2, .purpose = Purpose::StochasticRounding};
+  on_every_target([&] {
+    for (const std::size_t first : {0, 1, 2, 3, 4, 1000}) {
+      for (std::size_t n = 0; n < 150; ++n) {
+        std::vector<std::uint32_t> words(n);
+        fill_words(words, key, first);
+        for (std::size_t i = 0; i < n; ++i) ASSERT_EQ(words[i], philox(key, (first + i) / 4)[(first + i) % 4]);
+      }
+    }
+  });
+}
+
 }  // namespace
 }  // namespace steepest

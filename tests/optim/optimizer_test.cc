@@ -56,6 +56,57 @@ TEST(Optimizer, FusedEqualsComposedBitForBit) {
   }
 }
 
+TEST(SignSpec, OptionsOfTheSignFamilyEqualTheComposition) {
+  omp_set_num_threads(1);
+  std::vector<OptimizerRecipe> recipes(5, preset("signum"));
+  for (const Role role : kRoles) {
+    recipes[0].role(role).coupled_decay = true;
+    recipes[0].role(role).weight_decay = 0.1;
+    recipes[1].role(role).noise = 2e-3;
+    recipes[2].role(role).dead_zone = 1e-4;
+    recipes[3].role(role).signum_warmup = true;
+    recipes[3].role(role).momentum = 0.5;  // C(.5) = 1: the second step follows the momentum
+    recipes[4].role(role).memory = "none";
+    recipes[4].role(role).noise = 1e-3;
+    recipes[4].role(role).dead_zone = 1e-3;
+  }
+  for (std::size_t k = 0; k < recipes.size(); ++k) {
+    for (const int threads : {1, 3}) {
+      omp_set_num_threads(threads);
+      std::vector<Parameter> parameters = make_parameters();
+      std::vector<ComposedParameter> reference = compose(parameters);
+      Optimizer optimizer(recipes[k], parameters, false);
+      for (std::uint64_t t = 1; t <= 4; ++t) {
+        set_gradients(parameters, t);
+        optimizer.step(1);
+        for (std::size_t i = 0; i < reference.size(); ++i) {
+          make_gradient(reference[i].gradient, static_cast<std::uint32_t>(i), t);
+          reference[i].noise = {.seed = 1337, .tensor = static_cast<std::uint32_t>(i)};
+          composed_step(recipes[k].role(reference[i].role), 1, t, reference[i]);
+          const std::span<const float> x = floats(parameters[i].value);
+          ASSERT_EQ(std::vector<float>(x.begin(), x.end()), reference[i].weights) << k << ", step " << t;
+        }
+      }
+    }
+  }
+  omp_set_num_threads(1);
+}
+
+TEST(SignSpec, WorkersThatVoteDrawTheirOwnNoise) {
+  OptimizerRecipe recipe = preset("signsgd");
+  for (const Role role : kRoles) recipe.role(role).noise = 1;
+  std::vector<std::vector<std::uint64_t>> votes;
+  for (const int rank : {0, 1, 1}) {
+    std::vector<Parameter> parameters = make_parameters();
+    Optimizer optimizer(recipe, parameters, true, rank);
+    votes.emplace_back(words_for(optimizer.vote_bits()));
+    set_gradients(parameters, 1);
+    optimizer.pack_votes(votes.back());
+  }
+  EXPECT_NE(votes[0], votes[1]);
+  EXPECT_EQ(votes[1], votes[2]);
+}
+
 TEST(Optimizer, AdamWFollowsTheFormulaInDoublePrecision) {
   std::vector<Parameter> parameters = make_parameters();
   const OptimizerRecipe recipe = preset("adamw");
@@ -435,8 +486,11 @@ TEST(Optimizer, StateBytesAreTheTables) {
     std::vector<Parameter> parameters = make_parameters();
     Optimizer optimizer(preset(row.name), parameters, false);
     std::uint64_t expect = 0, listed = 0;
-    for (const Parameter& p : parameters)
-      expect += p.value.numel() * state_bytes_per_parameter(row.roles[static_cast<std::size_t>(p.role)]);
+    for (const Parameter& p : parameters) {
+      const PlannedParameter shape = planned(p);
+      for (const StateSpec& spec : needed_states(row.roles[static_cast<std::size_t>(p.role)]))
+        expect += sizeof(float) * extent_of(spec.extent, shape.rows, shape.cols, shape.block_rows);
+    }
     for (const StateTensor& s : optimizer.state()) listed += s.value.nbytes();
     EXPECT_EQ(optimizer.state_bytes(), expect) << row.name;
     EXPECT_EQ(listed, expect) << row.name;

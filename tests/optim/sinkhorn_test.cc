@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "steepest/kernels/normal.h"
+#include "steepest/kernels/sinkhorn.h"
 #include "steepest/optim/axes.h"
 #include "steepest/optim/composed.h"
 #include "tests/kernels/targets.h"
@@ -22,8 +23,8 @@ struct Setting {
 
 std::vector<float> kernel(const std::vector<double>& g, std::size_t rows, std::size_t cols, const Setting& s) {
   std::vector<float> x(g.begin(), g.end());
-  SinkhornScratch scratch;
-  sinkhorn({s.iterations, s.end_on_rows, s.tau}, x.data(), rows, cols, x.data(), scratch);
+  DiagonalScratch scratch;
+  sinkhorn({s.iterations, s.end_on_rows, s.tau > 0, s.tau}, {x.data(), rows, cols}, {.out = x.data()}, scratch);
   return x;
 }
 

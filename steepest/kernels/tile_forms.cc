@@ -1,0 +1,171 @@
+#include "steepest/kernels/tile_forms.h"
+
+#include <cstring>
+
+#include "steepest/kernels/dispatch.h"
+#include "steepest/kernels/float_mode.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "steepest/kernels/tile_forms.cc"
+#include <hwy/foreach_target.h>
+
+#include "steepest/kernels/elementwise-inl.h"
+#include "steepest/kernels/layer-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace steepest {
+namespace HWY_NAMESPACE {
+namespace {
+
+namespace ew = elementwise;
+constexpr std::size_t kTile = kFormTile;
+
+// One row of values; `out` is fp32 or bf16.
+template <class T>
+HWY_INLINE void value_row(std::size_t row, std::size_t cols, const TileSum& sum, T* out) {
+  const Floats d;
+  const std::size_t lanes = hn::Lanes(d);
+  const float* const tile = sum.tile + row * sum.stride;
+  const auto factor = hn::Set(d, sum.factor);
+  const std::size_t offset = row * sum.term_stride;
+  std::size_t i = 0;
+  for (; i + lanes <= cols; i += lanes) {
+    auto v = hn::Mul(factor, load(d, tile + i));
+    for (const TileSum::Term& term : sum.terms)
+      if (term.values) v = hn::Add(v, hn::Mul(hn::Set(d, term.factor), load(d, term.values + offset + i)));
+    store(v, d, out + i);
+  }
+  for (; i < cols; ++i) {
+    float v = sum.factor * tile[i];
+    for (const TileSum::Term& term : sum.terms)
+      if (term.values) v = v + term.factor * load_one(term.values + offset + i);
+    store_one(v, out + i);
+  }
+}
+
+// out[c * out_stride + r] = source[r * stride + c] for rows and cols that are multiples of 4, in 32-bit words.
+template <class Word>
+void transpose_words(std::size_t rows, std::size_t cols, const Word* source, std::size_t stride, Word* out,
+                     std::size_t out_stride) {
+#if HWY_TARGET != HWY_SCALAR
+  const hn::CappedTag<Word, 16> d;
+  const hn::Repartition<std::uint64_t, decltype(d)> q;
+  const hn::Full128<Word> part;
+  constexpr std::size_t kBlocks = hn::MaxLanes(d) / 4;  // 128-bit blocks; interleaving stays inside each
+  HWY_ALIGN Word turned[4][4 * kBlocks];
+  std::size_t c = 0;
+  for (; c + 4 * kBlocks <= cols; c += 4 * kBlocks) {
+    for (std::size_t r = 0; r < rows; r += 4) {
+      const Word* const from = source + r * stride + c;
+      const auto r0 = hn::LoadU(d, from), r1 = hn::LoadU(d, from + stride);
+      const auto r2 = hn::LoadU(d, from + 2 * stride), r3 = hn::LoadU(d, from + 3 * stride);
+      const auto low01 = hn::BitCast(q, hn::InterleaveLower(d, r0, r1));
+      const auto high01 = hn::BitCast(q, hn::InterleaveUpper(d, r0, r1));
+      const auto low23 = hn::BitCast(q, hn::InterleaveLower(d, r2, r3));
+      const auto high23 = hn::BitCast(q, hn::InterleaveUpper(d, r2, r3));
+      hn::Store(hn::BitCast(d, hn::InterleaveLower(q, low01, low23)), d, turned[0]);
+      hn::Store(hn::BitCast(d, hn::InterleaveUpper(q, low01, low23)), d, turned[1]);
+      hn::Store(hn::BitCast(d, hn::InterleaveLower(q, high01, high23)), d, turned[2]);
+      hn::Store(hn::BitCast(d, hn::InterleaveUpper(q, high01, high23)), d, turned[3]);
+      for (std::size_t block = 0; block < kBlocks; ++block)
+        for (std::size_t k = 0; k < 4; ++k)
+          hn::StoreU(hn::Load(part, turned[k] + 4 * block), part, out + (c + 4 * block + k) * out_stride + r);
+    }
+  }
+#else
+  std::size_t c = 0;
+#endif
+  for (; c < cols; ++c)
+    for (std::size_t r = 0; r < rows; ++r)
+      hwy::CopyBytes<sizeof(Word)>(source + r * stride + c, out + c * out_stride + r);
+}
+
+std::uint32_t* words(std::uint16_t* p) {
+  return reinterpret_cast<std::uint32_t*>(p);
+}
+
+void StoreForms(std::size_t rows, std::size_t cols, std::size_t to_rows, std::size_t to_cols, const TileSum& sum,
+                const TileForms& f) {
+  HWY_ALIGN std::uint16_t value[kTile * kTile];
+  HWY_ALIGN std::uint16_t paired[kTile * kTile];
+  for (std::size_t r = 0; r < to_rows; ++r) {
+    std::uint16_t* const row = value + r * kTile;
+    if (r < rows) value_row(r, cols, sum, row);
+    const std::size_t first = r < rows ? cols : 0;
+    std::memset(row + first, 0, (to_cols - first) * sizeof *row);
+    if (f.rows) std::memcpy(f.rows + r * f.stride, row, to_cols * sizeof *row);
+  }
+  std::uint16_t* const pairs = f.pairs ? f.pairs : paired;
+  if (f.pairs || f.rows_t)
+    for (std::size_t r = 0; r < to_rows; r += 2)
+      interleave(to_cols, value + r * kTile, value + (r + 1) * kTile, pairs + r * to_cols);
+  // A pair is one 32-bit word; turning words turns pairs of one direction into rows of the other.
+  if (f.rows_t) transpose_words(to_rows / 2, to_cols, words(pairs), to_cols, words(f.rows_t), f.stride / 2);
+  if (f.pairs_t) transpose_words(to_rows, to_cols / 2, words(value), kTile / 2, words(f.pairs_t), to_rows);
+}
+
+struct MoveAlong {
+  const StepNumbers& step;
+  const float* direction;
+  float* weights;
+  template <class D>
+  HWY_INLINE void operator()(D d, std::size_t i) const {
+    ew::move(d, step, hn::LoadU(d, direction + i), weights + i);
+  }
+};
+
+// Without `step` the values are stored.
+void FinishTile(std::size_t rows, std::size_t cols, const TileSum& sum, bool transposed, const StepNumbers* step,
+                float* out, std::size_t stride) {
+  HWY_ALIGN float value[kTile * kTile];
+  HWY_ALIGN float turned[kTile * kTile];
+  for (std::size_t r = 0; r < rows; ++r) value_row(r, cols, sum, value + r * kTile);
+  const float* from = value;
+  if (transposed) {
+    const std::size_t all_rows = (rows + 3) / 4 * 4, all_cols = (cols + 3) / 4 * 4;
+    for (std::size_t r = 0; r < all_rows; ++r) {
+      const std::size_t first = r < rows ? cols : 0;
+      std::memset(value + r * kTile + first, 0, (all_cols - first) * sizeof *value);
+    }
+    transpose_words(all_rows, all_cols, value, kTile, turned, kTile);
+    from = turned;
+  }
+  const std::size_t lines = transposed ? cols : rows, length = transposed ? rows : cols;
+  for (std::size_t line = 0; line < lines; ++line) {
+    if (step)
+      ew::each(length, MoveAlong{*step, from + line * kTile, out + line * stride});
+    else
+      std::memcpy(out + line * stride, from + line * kTile, length * sizeof *out);
+  }
+}
+
+}  // namespace
+}  // namespace HWY_NAMESPACE
+}  // namespace steepest
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace steepest {
+HWY_EXPORT(StoreForms);
+HWY_EXPORT(FinishTile);
+
+void store_forms(std::size_t rows, std::size_t cols, std::size_t to_rows, std::size_t to_cols, const TileSum& sum,
+                 const TileForms& forms) {
+  const FloatMode mode;
+  STEEPEST_DISPATCH(StoreForms)(rows, cols, to_rows, to_cols, sum, forms);
+}
+
+void store_tile_floats(std::size_t rows, std::size_t cols, const TileSum& sum, bool transposed, float* out,
+                       std::size_t stride) {
+  const FloatMode mode;
+  STEEPEST_DISPATCH(FinishTile)(rows, cols, sum, transposed, nullptr, out, stride);
+}
+
+void move_by_tile(std::size_t rows, std::size_t cols, const TileSum& sum, bool transposed, const StepNumbers& step,
+                  float* weights, std::size_t stride) {
+  const FloatMode mode;
+  STEEPEST_DISPATCH(FinishTile)(rows, cols, sum, transposed, &step, weights, stride);
+}
+
+}  // namespace steepest
+#endif

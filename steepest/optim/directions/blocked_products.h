@@ -1,0 +1,18 @@
+// Matrix products by libtorch (fp32, fp64) cut into blocks of columns that depend on the shape alone. Each block is
+// done by one thread: a BLAS that splits a product among its own threads gives other bits for another number of them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace steepest {
+
+/// out <- left right.
+void multiply_blocks(const at::Tensor& left, const at::Tensor& right, const at::Tensor& out);
+
+/// The same for products that are symmetric in exact arithmetic: upper blocks, then mirrored. out is neither operand.
+void multiply_symmetric(const at::Tensor& left, const at::Tensor& right, const at::Tensor& out);
+
+/// |x|_F of a contiguous fp32 or fp64 tensor, summed in fp64 in a fixed order.
+double frobenius_norm(const at::Tensor& x);
+
+}  // namespace steepest

@@ -1,0 +1,153 @@
+#include "steepest/optim/passes.h"
+
+#include <algorithm>
+
+#include "steepest/base/parallel.h"
+#include "steepest/kernels/cast.h"
+#include "steepest/kernels/normal.h"
+#include "steepest/kernels/operator_norm.h"
+
+namespace steepest {
+namespace {
+
+constexpr int kPowerIterations = 20;
+
+// Whether the memory is written over the gradient before the direction sees it, and not fused with it.
+bool remembers_first(const RoleRecipe& role) {
+  return !find_memory(role.memory).elementwise || !find_direction(role.direction).elementwise ||
+         measures_operator_norm(role) || role.noise > 0;
+}
+
+MemoryNumbers memory_of(const RoleRecipe& role, std::uint64_t updates) {
+  const RoleNumbers n = role_numbers(role);
+  const Memory kind = find_memory(role.memory).elementwise.value_or(Memory::None);
+  // Lion with beta1 = 0 signs the gradient while it updates Signum's momentum.
+  if (role.signum_warmup && kind == Memory::Ema && updates < signum_warmup_steps(n.beta1))
+    return memory_numbers(Memory::Lion, 0, n.beta1, 0, updates + 1);
+  return memory_numbers(kind, n.beta1, n.beta2, n.eps, updates + 1, role.bias_correction);
+}
+
+float scale_of(const Buffers& b, std::size_t i) {
+  return static_cast<float>(scale_factor(b.role(i), b.place(i).shape.rows, b.place(i).shape.cols));
+}
+
+const UpdateNumbers& of(const std::array<UpdateNumbers, 4>& numbers, Role role) {
+  return numbers[static_cast<std::size_t>(role)];
+}
+
+}  // namespace
+
+Passes::Passes(const Buffers& buffers, int rank) : buffers_(buffers), rank_(rank) {
+  const Buffers& b = buffers_;
+  for (std::size_t i = 0; i < b.count(); ++i) {
+    const Role role = b.parameters[i].role;
+    const bool voted = b.place(i).voted;
+    if (!b.memory(i).elementwise)
+      tensor_memories_.push_back(i);
+    else if (remembers_first(b.role(i)) && b.memory(i).elementwise != Memory::None)
+      memories_[voted].add(role, b.slice(i));
+    if (voted)
+      voted_.add(role, b.slice(i), scale_of(b, i));
+    else if (b.direction(i).elementwise && !measures_operator_norm(b.role(i)))
+      steps_.add(role, b.slice(i), scale_of(b, i));
+    else
+      directions_.push_back(i);
+  }
+}
+
+std::array<UpdateNumbers, 4> Passes::numbers(std::uint64_t updates, double lr_factor) const {
+  std::array<UpdateNumbers, 4> list;
+  for (const Role r : kRoles) {
+    const RoleRecipe& role = buffers_.recipe.role(r);
+    UpdateNumbers& n = list[static_cast<std::size_t>(r)];
+    n.memory = memory_of(role, updates);
+    if (!remembers_first(role)) n.last_memory = n.memory;
+    n.direction = find_direction(role.direction).elementwise.value_or(Direction::Identity);
+    n.step = {.lr = static_cast<float>(role.lr * lr_factor),
+              .weight_decay = role.coupled_decay ? 0 : static_cast<float>(role.weight_decay),
+              .dead_zone = static_cast<float>(role.dead_zone)};
+  }
+  return list;
+}
+
+// body(i, scratch) for whole tensors, shared out among the threads.
+template <class Body>
+void Passes::for_each_tensor(const std::vector<std::size_t>& list, const Body& body) {
+  std::vector<std::size_t> sizes;
+  for (const std::size_t i : list) sizes.push_back(buffers_.size(i));
+  const Shares shares = share_out(sizes, static_cast<std::size_t>(thread_count()));
+  scratch_.resize(std::max<std::size_t>({scratch_.size(), shares.together.size(), 1}));
+  for (const std::size_t k : shares.alone) body(list[k], scratch_[0]);
+  parallel_chunks(shares.together.size(), 1, [&](std::size_t share, std::size_t) {
+    for (const std::size_t k : shares.together[share]) body(list[k], scratch_[share]);
+  });
+}
+
+// Everything between the gradient and the last pass over the averaged or the voted parameters.
+void Passes::prepare(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, bool of_votes) {
+  const Buffers& b = buffers_;
+  const auto concerns = [&](std::size_t i) { return b.place(i).voted == of_votes; };
+  for (std::size_t i = 0; i < b.count(); ++i)
+    if (concerns(i) && b.role(i).coupled_decay)
+      parallel_chunks(b.size(i), WorkList::kWindow, [&](std::size_t begin, std::size_t end) {
+        add_scaled(end - begin, b.weights(i) + begin, static_cast<float>(b.role(i).weight_decay),
+                   b.gradient(i) + begin);
+      });
+  memories_[of_votes].run([&](const Piece& piece) { fused_remember(of(numbers, piece.role).memory, piece.slice); });
+  std::vector<std::size_t> list;
+  std::copy_if(tensor_memories_.begin(), tensor_memories_.end(), std::back_inserter(list), concerns);
+  for_each_tensor(list, [&](std::size_t i, Scratch& s) { b.memory(i).remember(b.memory_operand(i, updates + 1), s); });
+  for (std::size_t i = 0; i < b.count(); ++i) {
+    if (!concerns(i) || b.role(i).noise == 0) continue;
+    // Workers that vote draw their own noise; replicas of an average must draw the same.
+    const auto worker = static_cast<std::uint16_t>(of_votes ? rank_ : 0);
+    const StreamKey key{b.recipe.seed, updates, static_cast<std::uint32_t>(i), worker, Purpose::Noise};
+    add_normal({b.gradient(i), b.size(i)}, key, 0, static_cast<float>(b.role(i).noise));
+  }
+}
+
+void Passes::pack(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, std::uint64_t* words) {
+  prepare(numbers, updates, true);
+  voted_.run([&](const Piece& piece) {
+    const UpdateNumbers& n = of(numbers, piece.role);
+    fused_pack(n.last_memory, piece.slice, updates, ZeroRule::Parity, words, piece.position, n.step.dead_zone);
+  });
+}
+
+void Passes::step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, const std::uint64_t* decided) {
+  const auto step_of = [&](const Piece& piece) {
+    StepNumbers step = of(numbers, piece.role).step;
+    step.scale = piece.scale;
+    return step;
+  };
+  prepare(numbers, updates, false);
+  steps_.run([&](const Piece& piece) {
+    const UpdateNumbers& n = of(numbers, piece.role);
+    fused_step(n.last_memory, n.direction, step_of(piece), piece.slice);
+  });
+  voted_.run([&](const Piece& piece) {
+    apply_bits(step_of(piece), piece.slice.weights, piece.slice.size, decided, piece.position);
+  });
+  for_each_tensor(directions_, [&](std::size_t i, Scratch& scratch) {
+    step_tensor(i, of(numbers, buffers_.parameters[i].role).step, updates, scratch);
+  });
+}
+
+void Passes::step_tensor(std::size_t i, StepNumbers step, std::uint64_t updates, Scratch& scratch) const {
+  const Operand o = buffers_.direction_operand(i, updates + 1);
+  step.scale = scale_of(buffers_, i);
+  const bool measure = measures_operator_norm(o.role);
+  if (const DirectionRow& row = buffers_.direction(i); row.step && !measure) return row.step(o, step, scratch);
+  std::vector<float>& out = scratch.direction;
+  if (out.size() < o.size()) out.resize(o.size());
+  map_direction(o, out.data(), scratch);
+  if (measure) {
+    const double norm = operator_norm(out.data(), o.rows, o.cols, kPowerIterations, scratch.vectors);
+    step.scale = norm > 0 ? static_cast<float>(step.scale / norm) : 0.0f;
+  }
+  parallel_chunks(o.size(), WorkList::kWindow, [&](std::size_t begin, std::size_t end) {
+    fused_step({}, Direction::Identity, step, {o.weights + begin, out.data() + begin, nullptr, nullptr, end - begin});
+  });
+}
+
+}  // namespace steepest

@@ -1,0 +1,53 @@
+// The passes of one update over all parameters, planned once from the recipe: memories that must come first, the fused
+// pass, votes, directions of whole tensors.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "steepest/kernels/elementwise.h"
+#include "steepest/optim/buffers.h"
+
+namespace steepest {
+
+/// The numbers of one role at one update.
+struct UpdateNumbers {
+  MemoryNumbers memory;  ///< of the recipe
+  MemoryNumbers
+      last_memory;  ///< what of it is fused with the direction: none if it was written over the gradient first
+  Direction direction = Direction::Identity;
+  StepNumbers step;
+};
+
+class Passes {
+ public:
+  /// `rank` names this worker's noise.
+  Passes(const Buffers& buffers, int rank);
+
+  /// `updates`: completed ones.
+  std::array<UpdateNumbers, 4> numbers(std::uint64_t updates, double lr_factor) const;
+
+  /// Signs of the voted parameters as bits; their memory is updated.
+  void pack(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, std::uint64_t* words);
+  /// The update of all weights; `decided` are the bits that the voted parameters follow.
+  void step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, const std::uint64_t* decided);
+
+ private:
+  void prepare(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, bool of_votes);
+  void step_tensor(std::size_t i, StepNumbers step, std::uint64_t updates, Scratch& scratch) const;
+  template <class Body>
+  void for_each_tensor(const std::vector<std::size_t>& list, const Body& body);
+
+  const Buffers& buffers_;
+  int rank_;
+  // Every parameter is in one of steps_, voted_ and directions_, and may be in one of the memories before.
+  WorkList memories_[2];                      // elementwise memory written over the gradient: averaged, voted
+  std::vector<std::size_t> tensor_memories_;  // the same for memories of whole tensors
+  WorkList steps_;                       // elementwise direction, with the memory in one pass unless it came before
+  WorkList voted_;                       // packed, and later applied from bits; position = bit
+  std::vector<std::size_t> directions_;  // whole tensors
+  std::vector<Scratch> scratch_;
+};
+
+}  // namespace steepest
