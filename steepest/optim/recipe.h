@@ -54,7 +54,7 @@ struct RoleRecipe {
   std::int64_t block = 4096;
 };
 
-/// A whole optimizer. `aggregate` is "mean" or "vote".
+/// A whole optimizer. `aggregate` is "mean", "vote" or "ef-mean".
 struct OptimizerRecipe {
   std::string method = "adamw";
   std::string aggregate = "mean";
@@ -87,6 +87,9 @@ void set_key(OptimizerRecipe& recipe, const Key<RoleRecipe>& key, const KeyValue
 /// Sets one key of [optimizer.ROLE]. Call it after the keys of [optimizer], which it overrides.
 void set_key(OptimizerRecipe& recipe, Role role, const Key<RoleRecipe>& key, const KeyValue& value,
              std::string_view place);
+
+/// The learning rate of the method's own rule, before the schedule.
+double main_lr(const OptimizerRecipe& recipe);
 
 /// Refuses impossible combinations, for example a vote where no role has the direction sign. Throws UsageError.
 void validate(const OptimizerRecipe& recipe);
