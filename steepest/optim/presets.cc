@@ -58,6 +58,18 @@ RoleRecipe muon(double lr, double weight_decay, const char* scaling, double scal
   return with_scale(with_scaling(with_momentum(role("nesterov", "spectral", lr, weight_decay), 0.95), scaling), scale);
 }
 
+// Tables of one row per token: Nesterov momentum, Sinkhorn that ends on rows, rows without gradient left alone.
+std::array<RoleRecipe, 4> deepseek(double lr) {
+  RoleRecipe matrix = muon(lr, 0.1, "rms", 0.18);
+  matrix.polar = "deepseek";
+  RoleRecipe table = with_scale(with_momentum(role("nesterov", "sinkhorn", lr), 0.95), 0.18);
+  table.end = "row";
+  table.dead = "mask";
+  RoleRecipe vector = role("adam", "identity", lr);
+  vector.main = false;
+  return {matrix, table, table, vector};
+}
+
 // Steps in the ball of each role's norm; `decay` 1 is the constrained form, x <- (1 - lr) x - lr radius X.
 std::array<RoleRecipe, 4> scion(double decay) {
   const auto ball = [&](const char* direction, const char* scaling, double radius, double wd) {
@@ -177,6 +189,15 @@ std::span<const Preset> presets() {
        "x <- x - lr ((m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps) + wd x)",
        everywhere(role("adam_mini", "identity", 1e-3, 0.1)),
        {"the formula, which is that of the published code"}},
+      {"sinkgd_deepseek",
+       "row and column normalised Nesterov momentum on embedding and head, Muon on matrices, Adam on vectors",
+       "DeepSeek-V4.1-Flash report, cited as arXiv 2609.19969",
+       "m <- b m + (1-b) g; U = b m + (1-b) g without rows of norm <= 1e-3 of the mean; rows and columns of U to norm "
+       "1 "
+       "in turn, 11 half-steps; x <- x - lr 0.18 sqrt(n) U",
+       deepseek(2.6e-4),
+       {"every detail: known only from other texts that quote the report", "the weight decay of Muon in it",
+        "n-gram tables with 5 times the learning rate are not a role here"}},
       {"normalized_sgd",
        "gradient of every tensor scaled to RMS 1, stateless",
        "steepest descent under the Frobenius norm",
