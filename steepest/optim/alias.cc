@@ -45,13 +45,11 @@ void validate(const AliasNumbers& n) {
 std::vector<std::string> warnings(const AliasNumbers& n) {
   std::vector<std::string> list;
   if (n.option == AliasOption::I && n.L0 == 0.0)
-    list.push_back(
-        "[optimizer] option is \"I\" with L0 = 0: if the first step, gamma_max, overshoots, d freezes; prefer "
-        "\"auto\"");
+    list.push_back(concat("[optimizer] option is \"I\" with L0 = 0: if the first step, gamma_max = ", n.gamma_max,
+                          ", overshoots, d freezes; prefer L0 = \"auto\""));
   if (n.option == AliasOption::I && n.sample == AliasSample::Consecutive)
-    list.push_back(
-        "[optimizer] option is \"I\" with sample = \"consecutive\": on noisy gradients d stays far too small; prefer "
-        "\"same\" or option \"II\"");
+    list.push_back(concat("[optimizer] option is \"I\" with sample = \"consecutive\": on noisy gradients d stays far ",
+                          "too small; prefer \"same\" or option \"II\""));
   return list;
 }
 

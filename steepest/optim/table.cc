@@ -83,7 +83,10 @@ std::string group_table(const OptimizerRecipe& recipe, std::span<const Parameter
     if (tensors == 0) continue;
     const RoleRecipe& role = recipe.role(r);
     rows.push_back({role_name(r), concat(tensors), concat(elements), concat(role.lr), concat(bytes),
-                    voted && is_sign(role) ? "vote" : "mean", formula(role)});
+                    voted && is_sign(role)          ? "vote"
+                    : recipe.aggregate == "ef-mean" ? "ef-mean"
+                                                    : "mean",
+                    formula(role)});
   }
   return aligned(rows);
 }

@@ -51,8 +51,8 @@ const std::vector<Key<TrainSection>>& train_keys() {
       number<S>("decay_fraction", &S::decay_fraction, 0, 1, "share of the steps that wsd decays in"),
       text<S>("precision", &S::precision, {"bf16", "fp32"}, "bf16: matrix products in bf16 over fp32 weights"),
       number<S>("clip_norm", &S::clip_norm, 0, kHuge, "global l2 norm the gradient is clipped to; 0 is off"),
-      text<S>("non_finite", &S::non_finite, {"skip", "refuse"},
-              "what a non-finite gradient does: skip the step or stop"),
+      text<S>("non_finite", &S::non_finite, {"skip", "refuse", "abstain"},
+              "what a non-finite gradient does: skip the step on all ranks, stop, or (votes) not count that rank"),
       number<S>("seed", &S::seed, 0, 9.2e18, "seed of initialisation and data order"),
       number<S>("log_every", &S::log_every, 1, kHuge, "steps between rows of metrics"),
       number<S>("threads", &S::threads, 0, 4096, "threads of this process; 0 takes OMP_NUM_THREADS or all cores"),
@@ -83,7 +83,13 @@ const std::vector<Key<CheckpointSection>>& checkpoint_keys() {
 const std::vector<Key<DistributedSection>>& distributed_keys() {
   using S = DistributedSection;
   static const std::vector<Key<S>> table = {
-      text<S>("aggregate", &S::aggregate, {"mean", "vote"}, "mean of gradients, or majority vote of 1-bit signs"),
+      text<S>("aggregate", &S::aggregate, {"mean", "vote", "ef-mean"},
+              "mean of gradients, majority vote of 1-bit signs, or 1-bit mean with error feedback"),
+      number<S>("block", &S::block, 1, 1e9, "values of a tensor that share a scale in an ef-mean"),
+      text<S>("zero", &S::zero, {"parity", "zero", "plus"},
+              "vote on a zero: + and - in turn; 0, which sends two bits each way; or always +, which drifts"),
+      text<S>("tie", &S::tie, {"parity", "plus"},
+              "what a tie of an even number of votes is worth: + and - in turn, or always +, which moves the optimum"),
       number<S>("timeout", &S::timeout, 1, 86400, "seconds without an answer after which a rank counts as dead"),
       number<S>("replica_check_every", &S::replica_check_every, 0, kHuge,
                 "steps between hash checks of the replicas; 0 is off"),
@@ -113,6 +119,8 @@ void apply(RunConfig& config, const Assignment& given) {
   const std::string place = concat('[', given.section, "] ", given.key);
   if (given.section == "optimizer" || given.section.starts_with("optimizer.")) {
     if (given.section == "optimizer" && given.key == "method") return;  // build_config has read it
+    for (const Key<OptimizerRecipe>& key : optimizer_keys())
+      if (given.section == "optimizer" && key.name == given.key) set_key(config.optimizer, key, given.value, place);
     for (const Key<RoleRecipe>& key : role_keys()) {
       if (key.name != given.key) continue;
       if (given.section == "optimizer") set_key(config.optimizer, key, given.value, place);
@@ -157,6 +165,20 @@ void refuse_contradictions(const RunConfig& config) {
   if (train.warmup_steps > train.max_steps)
     fail_key("[train] warmup_steps", "is ", train.warmup_steps, ", more than max_steps ", train.max_steps,
              "; lower it");
+  const DistributedSection& distributed = config.distributed;
+  const DistributedSection defaults;
+  const bool vote = distributed.aggregate == "vote";
+  if (distributed.aggregate != "ef-mean" && distributed.block != defaults.block)
+    fail_key("[distributed] block", "means nothing to aggregate \"", distributed.aggregate,
+             "\"; remove it or use \"ef-mean\"");
+  if (!vote && (distributed.zero != defaults.zero || distributed.tie != defaults.tie))
+    fail_key(distributed.zero != defaults.zero ? "[distributed] zero" : "[distributed] tie",
+             "means nothing to aggregate \"", distributed.aggregate, "\"; remove it or use \"vote\"");
+  if (distributed.zero == "zero" && distributed.tie == "plus")
+    fail_key("[distributed] tie", "is \"plus\", but with zero = \"zero\" a tie is 0; remove one of them");
+  if (!vote && train.non_finite == "abstain")
+    fail_key("[train] non_finite", "is \"abstain\", but with aggregate \"", distributed.aggregate,
+             "\" nobody votes; use \"skip\" or \"refuse\"");
 }
 
 }  // namespace
@@ -202,8 +224,13 @@ std::string to_toml(const RunConfig& config) {
     print(name, table, section);
     if (name != "data") return;
     out += concat("\n[optimizer]\nmethod = ", to_toml(KeyValue(config.optimizer.method)), '\n');
-    for (const Role role : kRoles)
-      print(concat("optimizer.", role_name(role)), role_keys(), config.optimizer.role(role));
+    for (const Key<OptimizerRecipe>& key : optimizer_keys())
+      if (const auto value = key.get(config.optimizer)) out += concat(key.name, " = ", to_toml(*value), '\n');
+    for (const Role role : kRoles) {
+      std::vector<Key<RoleRecipe>> used = role_keys();
+      if (measures_step(config.optimizer, role)) std::erase_if(used, [](const auto& key) { return key.name == "lr"; });
+      print(concat("optimizer.", role_name(role)), used, config.optimizer.role(role));
+    }
   });
   return out;
 }
@@ -221,7 +248,10 @@ std::vector<std::string> key_names(const std::string& section) {
     if (name == section) names = names_of(table);
   });
   if (section == "optimizer" || section.starts_with("optimizer.")) names = names_of(role_keys());
-  if (section == "optimizer") names.insert(names.begin(), "method");
+  if (section == "optimizer") {
+    names.insert(names.begin(), "method");
+    for (const auto& key : optimizer_keys()) names.push_back(key.name);
+  }
   return names;
 }
 
@@ -239,6 +269,7 @@ std::string config_reference() {
   for_each_section(defaults, print);
   out += "## [optimizer], and [optimizer.matrix], [optimizer.embedding], [optimizer.head], [optimizer.vector]\n\n";
   out += "| key | meaning |\n|---|---|\n| `method` | a row of `steepest methods` ([optimizer] only) |\n";
+  for (const auto& key : optimizer_keys()) out += concat("| `", key.name, "` | ", key.doc, " ([optimizer] only) |\n");
   for (const auto& key : role_keys()) out += concat("| `", key.name, "` | ", key.doc, " |\n");
   return out;
 }

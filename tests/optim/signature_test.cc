@@ -15,8 +15,11 @@ namespace {
 
 const std::map<std::string, std::string> kSignatures = {
     {"adamw", "3e599388b6038e04"},          {"sgd", "f1675558d14254b1"},        {"signsgd", "9c956911938e9ab3"},
-    {"signum", "6cb55454ba2d2124"},         {"lion", "ad0643fc5568b5d1"},       {"sinkgd", "38b1493843547acc"},
-    {"scaled_signsgd", "9c49afcc942d62d6"}, {"ef_signsgd", "6937c880915a7e7b"}, {"adafactor", "c04c0ddeebd5ca40"},
+    {"signum", "6cb55454ba2d2124"},         {"lion", "ad0643fc5568b5d1"},       {"sinkgd", "9b9c5e84b262f189"},
+    {"scaled_signsgd", "9c49afcc942d62d6"}, {"ef_signsgd", "6937c880915a7e7b"}, {"normalized_sgd", "32b372b9a71fc730"},
+    {"rownorm", "8de0829bab284475"},        {"mngd", "300bb8b5980a2f99"},       {"scale", "8e1f62e3d7532ff7"},
+    {"rmnp", "f47d0ec3f209231f"},           {"mano", "056754c7f4f9eb86"},       {"racs", "34b7489e83b68c1b"},
+    {"adafactor", "c04c0ddeebd5ca40"},
 };
 
 std::string signature(const std::string& method, std::uint64_t steps = 20) {
@@ -52,7 +55,8 @@ TEST(Signature, PresetsWithMatrixProductsAgreeWithThemselves) {
 TEST(Signature, EveryPresetOnEveryTargetAndThreadCount) {
   for (const Preset& row : presets()) {
     if (by_products(row)) continue;
-    ASSERT_TRUE(kSignatures.contains(row.name)) << "add the signature of " << row.name << ": " << signature(row.name);
+    EXPECT_TRUE(kSignatures.contains(row.name)) << "add the signature of " << row.name << ": " << signature(row.name);
+    if (!kSignatures.contains(row.name)) continue;
     omp_set_num_threads(1);
     on_every_target([&] { EXPECT_EQ(signature(row.name), kSignatures.at(row.name)) << row.name; });
     for (const int threads : {2, 5}) {
