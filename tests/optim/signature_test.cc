@@ -19,7 +19,7 @@ const std::map<std::string, std::string> kSignatures = {
     {"scaled_signsgd", "9c49afcc942d62d6"}, {"ef_signsgd", "6937c880915a7e7b"}, {"normalized_sgd", "32b372b9a71fc730"},
     {"rownorm", "8de0829bab284475"},        {"mngd", "300bb8b5980a2f99"},       {"scale", "8e1f62e3d7532ff7"},
     {"rmnp", "f47d0ec3f209231f"},           {"mano", "056754c7f4f9eb86"},       {"racs", "34b7489e83b68c1b"},
-    {"adafactor", "c04c0ddeebd5ca40"},
+    {"adafactor", "c04c0ddeebd5ca40"},      {"adam_mini", "e9f78622c7255236"},
 };
 
 std::string signature(const std::string& method, std::uint64_t steps = 20) {
