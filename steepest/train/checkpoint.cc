@@ -180,8 +180,9 @@ TrainerState load_checkpoint(const fs::path& folder, Llama& model, Optimizer& op
   const SafetensorsFile state(folder / "optimizer.safetensors");
   check_optimizer_state(state, (folder / "optimizer.safetensors").string(), optimizer, saved.world_size);
   load_weights(model, folder);
-  restore_optimizer_state(state, optimizer, group, saved.world_size);
+  const bool folded = restore_optimizer_state(state, optimizer, group, saved.world_size);
   optimizer.set_updates(saved.state.updates);
+  if (folded) optimizer.forget_references();
   return saved.state;
 }
 

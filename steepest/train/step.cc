@@ -49,6 +49,9 @@ StepRunner::StepRunner(Llama& model, Optimizer& optimizer, const Loader& loader,
     vote_.emplace(group_, optimizer_.vote_bits());
     mine_.resize(words_for(optimizer_.vote_bits()));
     decided_.resize(mine_.size());
+    optimizer_.set_ranks({[this](std::span<double> sums) { group_.sum(sums); },
+                          [this](std::span<const std::uint64_t> mine, std::uint64_t t,
+                                 std::span<std::uint64_t> decided) { (*vote_)(mine, t, decided); }});
   }
 }
 
@@ -58,8 +61,22 @@ StepReport StepRunner::run(std::int64_t t, bool stop_requested) {
   optimizer_.zero_gradients();
   const double local_loss = accumulate_gradients(t);
   exchange(report, local_loss);
-  if (!report.skipped) update(t, report);
+  if (report.skipped) {
+    optimizer_.skip_step();
+    return report;
+  }
+  give_further_gradients(t, report);
+  update(t, report);
+  give_further_gradients(t, report);
   return report;
+}
+
+void StepRunner::give_further_gradients(std::int64_t t, StepReport& report) {
+  while (optimizer_.needs_gradient(report.loss)) {
+    optimizer_.zero_gradients();
+    accumulate_gradients(t);
+    average_gradients(report);
+  }
 }
 
 void StepRunner::observe() {
@@ -93,14 +110,17 @@ double StepRunner::accumulate_gradients(std::int64_t t) {
                   [&](std::size_t i) { return static_cast<double>(rows(i)) / static_cast<double>(windows_per_rank_); });
 }
 
-void StepRunner::exchange(StepReport& report, double local_loss) {
+void StepRunner::average_gradients(StepReport& report) {
+  if (group_.world_size() == 1 || optimizer_.mean_gradients().empty()) return;
   const Stopwatch watch;
-  const double ranks = group_.world_size();
-  if (group_.world_size() > 1 && !optimizer_.mean_gradients().empty()) {
-    group_.sum(optimizer_.mean_gradients());
-    scale(optimizer_.mean_gradients(), static_cast<float>(1 / ranks));
-  }
+  group_.sum(optimizer_.mean_gradients());
+  scale(optimizer_.mean_gradients(), static_cast<float>(1.0 / group_.world_size()));
   report.comm_ms += watch.ms();
+}
+
+void StepRunner::exchange(StepReport& report, double local_loss) {
+  average_gradients(report);
+  const double ranks = group_.world_size();
   const GradientReport local = optimizer_.inspect();
 
   const Stopwatch scalars;
@@ -122,11 +142,7 @@ void StepRunner::exchange(StepReport& report, double local_loss) {
 
 void StepRunner::update(std::int64_t t, StepReport& report) {
   const double clip = config_.train.clip_norm;
-  if (clip > 0 && report.grad_norm > clip) {
-    const auto factor = static_cast<float>(clip / report.grad_norm);
-    scale(optimizer_.mean_gradients(), factor);
-    scale(optimizer_.voted_gradients(), factor);
-  }
+  if (clip > 0 && report.grad_norm > clip) optimizer_.scale_gradients(static_cast<float>(clip / report.grad_norm));
   const double factor = schedule_factor(config_.train, t);
   const Stopwatch watch;
   if (!vote_) {

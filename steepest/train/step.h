@@ -46,6 +46,8 @@ class StepRunner {
 
  private:
   double accumulate_gradients(std::int64_t t);
+  void average_gradients(StepReport& report);
+  void give_further_gradients(std::int64_t t, StepReport& report);
   void exchange(StepReport& report, double local_loss);
   void update(std::int64_t t, StepReport& report);
 
