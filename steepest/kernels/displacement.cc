@@ -83,7 +83,7 @@ struct Measuring {
         const auto v = load(d, s.shift_array + i);
         sign = unit(d, hn::Lt(v, hn::Zero(d)), hn::Gt(v, hn::Zero(d)));
       } else {
-        sign = unit_at(d, s.shift_planes, s.first_bit + i);
+        sign = unit_at(d, s.shift_planes, s.shift_bit + i);
       }
       const auto moved = hn::Add(hn::Mul(hn::Set(d, s.gamma), sign), hn::Mul(hn::Set(d, pull), x));
       return hn::Mul(moved, hn::Set(d, stretch));
@@ -116,8 +116,8 @@ struct Measuring {
       if constexpr (shift != ShiftSource::None) add(kReferenceSlope, hn::Mul(r, u));
     }
     if constexpr (compare == Compare::Planes) {
-      const auto negative = mask_at(d, s.reference_planes.negative, s.first_bit + i);
-      const auto positive = mask_at(d, s.reference_planes.positive, s.first_bit + i);
+      const auto negative = mask_at(d, s.reference_planes.negative, s.reference_bit + i);
+      const auto positive = mask_at(d, s.reference_planes.positive, s.reference_bit + i);
       const auto zero = hn::Zero(d), lo = hn::Set(d, s.reference_min), hi = hn::Set(d, s.reference_max);
       const auto least = hn::IfThenElse(negative, lo, hn::IfThenElseZero(positive, hn::Max(zero, lo)));
       const auto most = hn::IfThenElse(positive, hi, hn::IfThenElseZero(negative, hn::Min(zero, hi)));
@@ -269,7 +269,8 @@ PairSlice<T> window_of(const PairSlice<T>& slice, std::size_t begin, std::size_t
   window.reference = from(slice.reference);
   window.weights = from(slice.weights);
   window.shift_array = from(slice.shift_array);
-  window.first_bit = slice.first_bit + begin;
+  window.shift_bit = slice.shift_bit + begin;
+  window.reference_bit = slice.reference_bit + begin;
   window.size = end - begin;
   return window;
 }

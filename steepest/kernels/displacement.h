@@ -17,7 +17,7 @@ namespace steepest {
 ///   decay) Planes   the same with s from two planes of bits
 enum class ShiftSource { None, Stored, Signs, Planes };
 
-/// Signs as bits, element i of a slice at bit first_bit + i: -1 where `negative` is 1, +1 where `positive` is 1, else
+/// Signs as bits, element i of a slice at its first bit + i: -1 where `negative` is 1, +1 where `positive` is 1, else
 /// 0. Without `positive` everything that is not negative is +1 (the decision of a vote).
 struct SignPlanes {
   const std::uint64_t* negative = nullptr;
@@ -34,10 +34,11 @@ struct PairSlice {
   ShiftSource shift = ShiftSource::None;
   const T* shift_array = nullptr;  ///< x_prev (Stored) or what the step followed the signs of (Signs)
   SignPlanes shift_planes;
-  double gamma = 0, decay = 0;  ///< of the step that moved x, as the update used them
-  SignPlanes reference_planes;  ///< signs of the compared gradient, for `bound`; both planes null: not measured
+  std::size_t shift_bit = 0;      ///< first bit in them
+  double gamma = 0, decay = 0;    ///< of the step that moved x, as the update used them
+  std::size_t reference_bit = 0;  ///< first bit in reference_planes
+  SignPlanes reference_planes;    ///< signs of the compared gradient, for `bound`; both planes null: not measured
   double reference_min = 0, reference_max = 0;  ///< its extremes over all tensors
-  std::size_t first_bit = 0;                    ///< of both pairs of planes
 };
 
 /// Sums and maxima of a slice; merge() joins those of several. What was not measured stays as it starts.

@@ -30,12 +30,13 @@ enum class AliasEstimator { Full, Directional, Minmax, MinmaxSigned };
 
 struct AliasNumbers {
   AliasOption option = AliasOption::II;
-  double f_lower = 0;        ///< known lower bound of the loss (option II)
-  double d0 = 1e-4;          ///< first estimate of f(x_0) - f* (option I)
-  std::optional<double> L0;  ///< eta before the first pair; not set: probed at the first step (section 3.4)
+  double f_lower = 0;  ///< known lower bound of the loss (option II)
+  double d0 = 1e-4;    ///< first estimate of f(x_0) - f* (option I)
+  std::optional<double> L0 =
+      std::nullopt;  ///< eta before the first pair; not set: probed at the first step (section 3.4)
   double gamma_max = std::numeric_limits<double>::infinity();
-  std::int64_t gap = 1;              ///< refresh period
-  std::optional<double> gap_weight;  ///< weight of a pair in eta; not set: gap
+  std::int64_t gap = 1;                             ///< refresh period
+  std::optional<double> gap_weight = std::nullopt;  ///< weight of a pair in eta; not set: gap
   AliasSample sample = AliasSample::Same;
   AliasPair pair = AliasPair::Backward;
   AliasEstimator estimator = AliasEstimator::Full;

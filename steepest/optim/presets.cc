@@ -54,6 +54,25 @@ std::array<RoleRecipe, 4> scale_roles(double lr) {
   return {role("none", "row", lr), role("none", "column", lr), with_momentum(role("ema", "row", lr), 0.9), vector};
 }
 
+RoleRecipe muon(double lr, double weight_decay, const char* scaling, double scale) {
+  return with_scale(with_scaling(with_momentum(role("nesterov", "spectral", lr, weight_decay), 0.95), scaling), scale);
+}
+
+// Steps in the ball of each role's norm; `decay` 1 is the constrained form, x <- (1 - lr) x - lr radius X.
+std::array<RoleRecipe, 4> scion(double decay) {
+  const auto ball = [&](const char* direction, const char* scaling, double radius, double wd) {
+    return with_scale(with_scaling(with_momentum(role("ema", direction, 3.6e-4, wd), 0.9), scaling), radius);
+  };
+  return {ball("spectral", "opnorm", 50, decay), ball("sign", "rms", 50, decay), ball("sign", "fan_in", 3000, decay),
+          ball("frobenius", "rms", 1, 0)};
+}
+
+RoleRecipe adafactor() {
+  RoleRecipe r = role("adafactor", "identity", 1e-2);
+  r.scale_parameter = true;
+  return r;
+}
+
 }  // namespace
 
 std::span<const Preset> presets() {
@@ -107,6 +126,57 @@ std::span<const Preset> presets() {
        matrices(role("none", "sinkhorn", 0.02), 1e-3),
        {"Adam's learning rate for embedding, head and vectors", "clipping and weight decay in the paper's runs",
         "the fixed-point theorem and its hypotheses", "alpha at 1.3 billion parameters"}},
+      {"muon",
+       "polar factor of the Nesterov momentum on matrices; Adam on embedding, head and vectors",
+       "Muon: An optimizer for hidden layers in neural networks, Keller Jordan 2024 (KellerJordan/Muon)",
+       "m <- b m + (1-b) g; O = polar(b m + (1-b) g); x <- x - lr (sqrt(max(1, d_out/d_in)) O + wd x)",
+       matrices(muon(0.02, 0.01, "jordan", 1), 3e-4),
+       {}},
+      {"muon_moonlight",
+       "Muon with updates of RMS 0.2, so that AdamW's learning rate and decay fit",
+       "Muon is Scalable for LLM Training, arXiv 2502.16982",
+       "m <- b m + (1-b) g; O = polar(b m + (1-b) g); x <- x - lr (0.2 sqrt(max(d_out, d_in)) O + wd x)",
+       decayed_matrices(muon(1e-3, 0.1, "rms", 0.2), 1e-3),
+       {}},
+      {"normuon",
+       "Muon with rows evened out by a running second moment of each",
+       "NorMuon: Making Muon more efficient and scalable, arXiv 2510.05491",
+       "m <- b m + (1-b) g; O = polar(m); v_i <- b2 v_i + (1-b2) mean_j O_ij^2; X_i = O_i/(sqrt(v_i) + eps), "
+       "scaled to RMS 0.2; x <- x - lr (X + wd x)",
+       decayed_matrices(with_momentum(role("ema", "normuon", 1e-3, 0.1), 0.95), 1e-3),
+       {"the formula, which is that of the published code", "learning rate and decay"}},
+      {"swan",
+       "row standardisation, then whitening, stateless; Adam on embedding, head and vectors",
+       "SWAN: SGD with Normalization and Whitening Enables Stateless LLM Training, arXiv 2412.13148",
+       "G_i <- (g_i - mean(g_i))/std(g_i); X = (G G^T)^(-1/2) G, scaled to RMS 1; x <- x - lr 0.05 X",
+       matrices(role("none", "swan", 0.02), 1e-3),
+       {"number of iterations and their factor", "all learning rates", "the form NSDS, which is not offered"}},
+      {"scion",
+       "steps inside a ball of a norm for each layer: spectral, sign at the ends",
+       "Training Deep Learning Models with Norm-Constrained LMOs, arXiv 2502.07529",
+       "d <- (1-a) d + a g; x <- (1-lr) x - lr rho lmo(d); lmo: sqrt(d_out/d_in) UV^T, head sign(d)/d_in",
+       scion(1),
+       {"the radius of an untied embedding and the treatment of norm gains", "the paper's result tables"}},
+      {"scion_unconstrained",
+       "Scion without the ball: no decay",
+       "Training Deep Learning Models with Norm-Constrained LMOs, arXiv 2502.07529",
+       "d <- (1-a) d + a g; x <- x - lr rho lmo(d); lmo: sqrt(d_out/d_in) UV^T, head sign(d)/d_in",
+       scion(0),
+       {"the radius of an untied embedding and the treatment of norm gains", "the paper's result tables"}},
+      {"adafactor",
+       "second moment of a matrix from its row and column sums",
+       "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, arXiv 1804.04235",
+       "R, C: row and column sums of g^2 + eps, averaged with b2 = 1 - t^-0.8; u = g/sqrt(R C/sum R); "
+       "x <- x - lr max(1e-3, RMS(x)) u/max(1, RMS(u)/d)",
+       everywhere(adafactor()),
+       {"the formula against the paper"}},
+      {"adam_mini",
+       "Adam with one second moment per head of q and k and per output row elsewhere",
+       "Adam-mini: Use Fewer Learning Rates To Gain More, arXiv 2406.16793",
+       "m <- b1 m + (1-b1) g; v <- b2 v + (1-b2) mean over the block of g^2; "
+       "x <- x - lr ((m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps) + wd x)",
+       everywhere(role("adam_mini", "identity", 1e-3, 0.1)),
+       {"the formula, which is that of the published code"}},
       {"normalized_sgd",
        "gradient of every tensor scaled to RMS 1, stateless",
        "steepest descent under the Frobenius norm",

@@ -18,6 +18,8 @@ struct Preset {
   std::string formula;                  ///< of the main roles
   std::array<RoleRecipe, 4> roles;      ///< in the order of Role
   std::vector<std::string> unverified;  ///< statements not checked against the paper
+  std::string step = "schedule";        ///< step rule of the main roles
+  AliasNumbers alias = {};              ///< its numbers
 };
 
 std::span<const Preset> presets();

@@ -179,6 +179,8 @@ OptimizerRecipe preset(const std::string& method) {
   OptimizerRecipe recipe;
   recipe.method = row.name;
   recipe.roles = row.roles;
+  recipe.step = row.step;
+  recipe.alias = row.alias;
   return recipe;
 }
 
@@ -233,6 +235,7 @@ void validate(const OptimizerRecipe& recipe) {
     if (role.direction == "multinorm") norms_in(role.norms);
   if (recipe.aggregate != "mean" && recipe.aggregate != "vote" && recipe.aggregate != "ef-mean")
     fail_usage("distributed", "aggregate is \"", recipe.aggregate, "\"; it must be one of mean, vote, ef-mean");
+  validate_step(recipe);
   if (recipe.aggregate == "vote" && std::none_of(recipe.roles.begin(), recipe.roles.end(), is_sign))
     fail_usage("distributed", "aggregate is \"vote\", but no role of method ", recipe.method,
                " has the direction sign; use \"mean\" or a sign method such as signum");
@@ -240,8 +243,10 @@ void validate(const OptimizerRecipe& recipe) {
 
 std::vector<std::string> warnings(const OptimizerRecipe& recipe) {
   std::vector<std::string> list;
+  if (recipe.step == "alias") list = warnings(recipe.alias);
   for (const Role r : kRoles) {
     const RoleRecipe& role = recipe.role(r);
+    if (measures_step(recipe, r)) continue;
     const double decay = role.lr * role.weight_decay;
     if (decay > 0 && decay < 0x1p-22)
       list.push_back(

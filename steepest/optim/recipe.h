@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "steepest/base/keys.h"
+#include "steepest/optim/alias.h"
 #include "steepest/optim/parameter.h"
 
 namespace steepest {
@@ -58,7 +59,9 @@ struct RoleRecipe {
 struct OptimizerRecipe {
   std::string method = "adamw";
   std::string aggregate = "mean";
-  std::uint64_t seed = 1337;  ///< of random start values and of rounding
+  std::uint64_t seed = 1337;      ///< of random start values and of rounding
+  std::string step = "schedule";  ///< lr * schedule, or "alias": one measured step size for all main roles
+  AliasNumbers alias;             ///< used with step = "alias"
   std::array<RoleRecipe, 4> roles;
 
   RoleRecipe& role(Role r) { return roles[static_cast<std::size_t>(r)]; }
@@ -70,6 +73,7 @@ struct OptimizerRecipe {
     std::vector<Role> roles;
   };
   std::vector<Given> given;
+  std::vector<Given> given_whole;  ///< keys of optimizer_keys() other than step; `roles` is empty
 };
 
 /// The preset of that name. Throws UsageError naming the nearest known one.
@@ -79,6 +83,15 @@ OptimizerRecipe preset(const std::string& method);
 /// nothing when the role's memory and direction do not use the key.
 const std::vector<Key<RoleRecipe>>& role_keys();
 
+/// Keys of [optimizer] that hold for the whole optimizer: the step rule and the numbers of ALIAS.
+const std::vector<Key<OptimizerRecipe>>& optimizer_keys();
+
+/// Sets one of them. Throws UsageError that begins with `place`.
+void set_key(OptimizerRecipe& recipe, const Key<OptimizerRecipe>& key, const KeyValue& value, std::string_view place);
+
+/// Whether the learning rate of this role has no effect because its step size is measured.
+bool measures_step(const OptimizerRecipe& recipe, Role role);
+
 /// Sets one key of [optimizer]: on every role it is meant for (lr, memory, direction, scale: the main roles;
 /// weight_decay: all roles but vectors; the others: all roles). Throws UsageError that begins with `place`,
 /// "[optimizer] lr".
@@ -87,6 +100,9 @@ void set_key(OptimizerRecipe& recipe, const Key<RoleRecipe>& key, const KeyValue
 /// Sets one key of [optimizer.ROLE]. Call it after the keys of [optimizer], which it overrides.
 void set_key(OptimizerRecipe& recipe, Role role, const Key<RoleRecipe>& key, const KeyValue& value,
              std::string_view place);
+
+/// The part of validate() that concerns the step rule.
+void validate_step(const OptimizerRecipe& recipe);
 
 /// The learning rate of the method's own rule, before the schedule.
 double main_lr(const OptimizerRecipe& recipe);
@@ -100,6 +116,9 @@ std::vector<std::string> warnings(const OptimizerRecipe& recipe);
 /// Optimizer state of one fp32 parameter of this role, in bytes, in the limit of large matrices: arrays with an entry
 /// per row or column count nothing.
 int state_bytes_per_parameter(const RoleRecipe& role);
+
+/// What the step rule keeps beside it, in bytes: the arrays of alias_step.h. `voted`: this role's signs are voted on.
+double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, bool voted);
 
 /// All of it, for a matrix of m rows and n columns: "4 + 4/n" (an array with an entry for each row adds 4/n).
 std::string state_bytes_text(const RoleRecipe& role);

@@ -119,6 +119,8 @@ void apply(RunConfig& config, const Assignment& given) {
   const std::string place = concat('[', given.section, "] ", given.key);
   if (given.section == "optimizer" || given.section.starts_with("optimizer.")) {
     if (given.section == "optimizer" && given.key == "method") return;  // build_config has read it
+    for (const Key<OptimizerRecipe>& key : optimizer_keys())
+      if (given.section == "optimizer" && key.name == given.key) set_key(config.optimizer, key, given.value, place);
     for (const Key<RoleRecipe>& key : role_keys()) {
       if (key.name != given.key) continue;
       if (given.section == "optimizer") set_key(config.optimizer, key, given.value, place);
@@ -222,8 +224,13 @@ std::string to_toml(const RunConfig& config) {
     print(name, table, section);
     if (name != "data") return;
     out += concat("\n[optimizer]\nmethod = ", to_toml(KeyValue(config.optimizer.method)), '\n');
-    for (const Role role : kRoles)
-      print(concat("optimizer.", role_name(role)), role_keys(), config.optimizer.role(role));
+    for (const Key<OptimizerRecipe>& key : optimizer_keys())
+      if (const auto value = key.get(config.optimizer)) out += concat(key.name, " = ", to_toml(*value), '\n');
+    for (const Role role : kRoles) {
+      std::vector<Key<RoleRecipe>> used = role_keys();
+      if (measures_step(config.optimizer, role)) std::erase_if(used, [](const auto& key) { return key.name == "lr"; });
+      print(concat("optimizer.", role_name(role)), used, config.optimizer.role(role));
+    }
   });
   return out;
 }
@@ -241,7 +248,10 @@ std::vector<std::string> key_names(const std::string& section) {
     if (name == section) names = names_of(table);
   });
   if (section == "optimizer" || section.starts_with("optimizer.")) names = names_of(role_keys());
-  if (section == "optimizer") names.insert(names.begin(), "method");
+  if (section == "optimizer") {
+    names.insert(names.begin(), "method");
+    for (const auto& key : optimizer_keys()) names.push_back(key.name);
+  }
   return names;
 }
 
@@ -259,6 +269,7 @@ std::string config_reference() {
   for_each_section(defaults, print);
   out += "## [optimizer], and [optimizer.matrix], [optimizer.embedding], [optimizer.head], [optimizer.vector]\n\n";
   out += "| key | meaning |\n|---|---|\n| `method` | a row of `steepest methods` ([optimizer] only) |\n";
+  for (const auto& key : optimizer_keys()) out += concat("| `", key.name, "` | ", key.doc, " ([optimizer] only) |\n");
   for (const auto& key : role_keys()) out += concat("| `", key.name, "` | ", key.doc, " |\n");
   return out;
 }

@@ -128,7 +128,7 @@ void planes_match_arrays() {
       const Measurement from_array = measure(s);
       s.shift = ShiftSource::Planes;
       s.shift_planes = {a.negative.data(), a.positive.data()};
-      s.first_bit = first_bit;
+      s.shift_bit = first_bit;
       EXPECT_TRUE(same_bits(measure(s), from_array)) << n;
       // One plane, as a vote decides: what is not negative is +1.
       for (T& v : a.moved) v = v < 0 ? T{-1} : T{1};

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <vector>
 
+#include "steepest/base/error.h"
 #include "tests/problems/convex_run.h"
 
 namespace steepest {

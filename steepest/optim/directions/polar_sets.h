@@ -20,6 +20,7 @@ struct PolarSet {
   bool repeat_last;    ///< beyond the list: repeat its last step, or else begin again
   double divisor = 1;  ///< X is divided by divisor * |X|_F first
   bool aol = false;    ///< rows are scaled instead (aol_scaled in polar.h), where that is safe
+  double margin = 1;   ///< a further divisor of products in bf16, whose rounding may lift singular values above 1
 };
 
 /// jordan, quintic, polar_express (2505.16932, safety 1.01 folded in), polar_express_safe (safety 2e-2, division by

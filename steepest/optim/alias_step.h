@@ -1,0 +1,158 @@
+// ALIAS on tensors: keeps what its pairs of gradients need between steps, measures them, and tells when a further
+// gradient of the same batch is wanted. The scalar rules are in alias.h, the measuring pass in kernels/displacement.h.
+//
+// State in bytes per fp32 parameter, besides a few scalars (parameter_free.md 3.5, 5); ema is the memory of that name:
+//   consecutive, gap 1   full 4 (g_ref; u from its signs); directional 0.25 (two planes of signs), ema 0;
+//                        minmax 0 (option I: 0.25), ema 0; minmax_signed 0.25
+//   consecutive, gap > 1 4 (x_ref); full 4 more (g_ref); minmax_signed 0.25 more
+//   same, backward       4 (x_{t-1}), and a second gradient during a refresh
+//   same, forward        0 (option I: 0.25), ema 0; full also a second gradient during a refresh
+// A vote keeps its decision, 0.125, instead of signs. Directions other than the sign, and memories whose signs are not
+// kept, need x_{t-1}: 4 where it is not there already.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "steepest/kernels/displacement.h"
+#include "steepest/optim/alias.h"
+
+namespace steepest {
+
+/// One tensor of the group that shares the step size.
+struct AliasTensor {
+  std::string name;
+  float* weights = nullptr;
+  float* gradient = nullptr;
+  std::size_t size = 0;
+  bool sign = false;                ///< its direction is the sign
+  bool memory = false;              ///< it has a memory, so that the signs of g are not those of the step
+  const float* momentum = nullptr;  ///< the state whose signs the step follows (memory ema), or null
+  double scale = 1, decay = 0;      ///< x <- x - gamma (scale direction + decay x)
+  bool voted = false;
+  std::size_t vote_bit = 0;  ///< of its first element in the decided vote
+};
+
+/// How the ranks of a vote agree on the step size: sums of scalars in rank order, and a vote on the signs of the first
+/// gradient (for L0 = auto). With averaged gradients every rank measures the same and neither is used.
+struct AliasRanks {
+  std::function<void(std::span<double>)> sum;
+  std::function<void(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided)> vote;
+};
+
+/// State bytes per parameter of a tensor like this one, as in the table above.
+double alias_state_bytes(const AliasNumbers& numbers, const AliasTensor& tensor);
+
+class AliasStep {
+ public:
+  /// `vote_bits`: length of the decided vote; 0 without one.
+  AliasStep(const AliasNumbers& numbers, std::vector<AliasTensor> tensors, std::size_t vote_bits);
+
+  void set_ranks(AliasRanks ranks) { ranks_ = std::move(ranks); }
+  const AliasRule& rule() const { return rule_; }
+  std::optional<std::string> take_warning() { return rule_.take_warning(); }
+
+  /// See Optimizer::needs_gradient.
+  bool needs_gradient(double loss);
+  /// The gradients are about to be overwritten.
+  void clearing();
+  /// The gradients were multiplied by this factor after needs_gradient() returned false.
+  void clipped(double factor) { clip_ = factor; }
+  /// The step is given up because a gradient is not finite.
+  void skip();
+
+  /// Around the update of the weights; begin() returns gamma. Throws Error unless needs_gradient() returned false.
+  double begin();
+  void finish(std::span<const std::uint64_t> decided);
+
+  /// Bytes of all arrays that live from step to step, as allocated.
+  std::uint64_t state_bytes() const;
+  struct Saved {
+    std::string name;
+    at::Tensor value;  ///< fp32; bits and fp64 numbers as they lie in memory
+    bool per_rank;
+  };
+  std::vector<Saved> state();
+  /// After saved tensors were copied into those of state().
+  void reload();
+  /// The references are not this rank's own (the number of ranks has changed): the next pair is left out.
+  void forget_references();
+
+ private:
+  enum class Phase {
+    Fresh,    // waits for the gradient of a batch
+    Probing,  // waits for the gradient at x_0 - tau s_0
+    Behind,   // waits for the gradient at x_{t-1}
+    Ready,    // waits for the update
+    Updated,  // a forward pair may have to be asked for
+    Ahead,    // waits for the gradient at x_{t+1}
+    Done,     // waits for the next batch
+  };
+  struct Piece {
+    std::size_t tensor, begin, size;
+  };
+  // What the last gradient and step leave for the next pair where no array is kept.
+  struct Local {
+    double has_reference = 0, reference_slope = 0, shift = 0, shift_max = 0, weight_max = 0;
+    Extremes extremes;
+  };
+  using Source = const float* (AliasStep::*)(std::size_t tensor) const;
+
+  const AliasNumbers& numbers() const { return rule_.numbers(); }
+  bool full() const { return numbers().estimator == AliasEstimator::Full; }
+  bool minmax() const;
+  bool signed_minmax() const { return numbers().estimator == AliasEstimator::MinmaxSigned; }
+  bool consecutive() const { return numbers().sample == AliasSample::Consecutive; }
+  bool forward() const { return !consecutive() && numbers().pair == AliasPair::Forward; }
+  bool backward() const { return !consecutive() && !forward(); }
+  bool option_one() const { return numbers().option == AliasOption::I; }
+  bool measures_after_update() const;
+
+  const float* live(std::size_t tensor) const { return tensors_[tensor].gradient; }
+  const float* spare(std::size_t tensor) const;
+  const float* reference(std::size_t tensor) const;
+
+  void for_pieces(const std::function<void(std::size_t index, const Piece& piece)>& body) const;
+  PairSlice<float> slice(const Piece& piece, Source now, Source before, bool shift, bool bound) const;
+  Measurement measure_group(Source now, Source before, bool shift, bool bound) const;
+  AliasMeans agree(const Measurement& m, double change, double reference_slope) const;
+  void add_pair(const Measurement& m, double change, double reference_slope, bool slope);
+
+  void start(double loss);
+  bool next_probe();
+  void probed();
+  void observe(bool slope);
+  void compare_stored();
+  bool ready();
+  void keep_reference();
+  void keep_planes();
+  void clip();
+  void put_back();
+  void copy_out(at::Tensor& to, bool weights) const;
+  void swap_weights();
+  std::uint64_t* words(const at::Tensor& buffer) const;
+  void sync();
+
+  AliasRule rule_;
+  std::vector<AliasTensor> tensors_;
+  std::vector<std::size_t> offsets_, previous_offsets_, plane_words_;
+  std::vector<Piece> pieces_;
+  std::size_t size_ = 0, previous_size_ = 0, planes_size_ = 0, vote_words_ = 0;
+  bool signs_ = true;  // every direction is the sign
+  double largest_scale_ = 0;
+  AliasRanks ranks_;
+  Phase phase_ = Phase::Fresh;
+  bool missed_ = false, planes_persist_ = true;
+  double clip_ = 1, tau_ = 0;
+  Local local_;
+  Extremes fresh_;
+  at::Tensor reference_, previous_, planes_, decided_;  // from step to step
+  at::Tensor spare_, backup_;                           // within one
+  at::Tensor scalars_, locals_;                         // copies of rule_ and local_ for checkpoints
+};
+
+}  // namespace steepest

@@ -1,0 +1,189 @@
+// Keys of [optimizer] that hold for the whole optimizer.
+#include <algorithm>
+#include <utility>
+
+#include "steepest/optim/alias_step.h"
+#include "steepest/optim/axes.h"
+#include "steepest/optim/recipe.h"
+
+namespace steepest {
+namespace {
+
+using Whole = Key<OptimizerRecipe>;
+
+/// Keys of ALIAS are shown where they have an effect.
+std::optional<KeyValue> if_used(const OptimizerRecipe& recipe, std::optional<KeyValue> value) {
+  return recipe.step == "alias" ? std::move(value) : std::nullopt;
+}
+
+template <class V>
+Whole number(const char* name, V AliasNumbers::*member, double low, double high, const char* doc) {
+  const Key<AliasNumbers> inner = keys::number(name, member, low, high, doc);
+  return {name, doc,
+          [inner](OptimizerRecipe& r, const KeyValue& v, std::string_view place) { inner.set(r.alias, v, place); },
+          [inner](const OptimizerRecipe& r) { return if_used(r, inner.get(r.alias)); }};
+}
+
+template <class E>
+Whole choice(const char* name, E AliasNumbers::*member, std::vector<std::pair<std::string, E>> names, const char* doc) {
+  const auto set = [member, names](OptimizerRecipe& r, const KeyValue& value, std::string_view place) {
+    const auto* given = std::get_if<std::string>(&value);
+    if (!given) fail_key(place, "is ", to_toml(value), "; it must be a string");
+    std::string list;
+    for (const auto& [text, entry] : names) {
+      if (text == *given) {
+        r.alias.*member = entry;
+        return;
+      }
+      list += (list.empty() ? "" : ", ") + text;
+    }
+    fail_key(place, "is \"", *given, "\"; it must be one of ", list);
+  };
+  const auto get = [member, names](const OptimizerRecipe& r) -> std::optional<KeyValue> {
+    for (const auto& [text, entry] : names)
+      if (entry == r.alias.*member) return if_used(r, KeyValue(text));
+    return std::nullopt;
+  };
+  return {name, doc, set, get};
+}
+
+/// A number, or "auto".
+Whole first_curvature() {
+  const char* doc =
+      "curvature assumed before the first pair, a number or \"auto\": probed at the first step; default auto";
+  const Whole plain = number("L0", &AliasNumbers::L0, 0, 1e30, doc);
+  const auto set = [plain](OptimizerRecipe& r, const KeyValue& value, std::string_view place) {
+    const auto* given = std::get_if<std::string>(&value);
+    if (given && *given == "auto")
+      r.alias.L0.reset();
+    else if (given)
+      fail_key(place, "is \"", *given, "\"; it must be a number or \"auto\"");
+    else
+      plain.set(r, value, place);
+  };
+  const auto get = [plain](const OptimizerRecipe& r) {
+    return r.alias.L0 ? plain.get(r) : if_used(r, KeyValue(std::string("auto")));
+  };
+  return {"L0", doc, set, get};
+}
+
+/// Infinite unless it is set.
+Whole largest_step() {
+  Whole key = number("gamma_max", &AliasNumbers::gamma_max, 1e-30, 1e30, "largest step size; default: none");
+  key.get = [plain = key.get](const OptimizerRecipe& r) {
+    return std::isinf(r.alias.gamma_max) ? std::nullopt : plain(r);
+  };
+  return key;
+}
+
+Whole clipped_estimators() {
+  const Key<AliasNumbers> inner = keys::flag("estimator_clip", &AliasNumbers::estimator_clip, "");
+  return {"estimator_clip",
+          "the measured gradients are clipped to l2 norm 1 first, as the authors' runs do; default false",
+          [inner](OptimizerRecipe& r, const KeyValue& v, std::string_view place) { inner.set(r.alias, v, place); },
+          [inner](const OptimizerRecipe& r) { return if_used(r, inner.get(r.alias)); }};
+}
+
+std::vector<Whole> make_keys() {
+  using N = AliasNumbers;
+  return {
+      keys::text("step", &OptimizerRecipe::step, {"schedule", "alias"},
+                 "step size of the main roles: schedule, lr times the schedule; alias, measured (arXiv 2506.03725)"),
+      choice<AliasOption>("option", &N::option, {{"I", AliasOption::I}, {"II", AliasOption::II}},
+                          "alias: distance to the optimum from measured progress (I) or from f_lower (II); default II"),
+      number("f_lower", &N::f_lower, -1e30, 1e30, "alias option II: a lower bound of the loss; default 0"),
+      number("d0", &N::d0, 1e-300, 1e30, "alias option I: first estimate of f(x_0) - f*; default 1e-4"),
+      first_curvature(),
+      largest_step(),
+      number("gap", &N::gap, 1, 1e9, "alias: steps between measurements; default 1"),
+      number("gap_weight", &N::gap_weight, 1e-30, 1e30, "alias: weight of a measurement; default gap"),
+      choice<AliasSample>("sample", &N::sample,
+                          {{"same", AliasSample::Same}, {"consecutive", AliasSample::Consecutive}},
+                          "alias: pairs of gradients of one batch (1 + 1/gap gradients per step), or of consecutive "
+                          "batches, whose noise makes the step size decay like 1/t; default same"),
+      choice<AliasPair>("pair", &N::pair, {{"backward", AliasPair::Backward}, {"forward", AliasPair::Forward}},
+                        "alias sample same: second gradient at the weights before the last step or after the next; "
+                        "default backward"),
+      choice<AliasEstimator>(
+          "estimator", &N::estimator,
+          {{"full", AliasEstimator::Full},
+           {"directional", AliasEstimator::Directional},
+           {"minmax", AliasEstimator::Minmax},
+           {"minmax_signed", AliasEstimator::MinmaxSigned}},
+          "alias: curvature from the whole difference of a pair, along the step, or from the extremes "
+          "of both gradients (without, with signs); default full"),
+      number("gamma_lag", &N::gamma_lag, 0, 1, "alias: 1 steps with the step size measured one step before; default 0"),
+      number("alias_warmup", &N::warmup, 0, 1e15, "alias: steps in which the step size rises to gamma_max; default 0"),
+      clipped_estimators(),
+  };
+}
+
+std::string role_section(Role role) {
+  return concat("optimizer.", role_name(role));
+}
+
+void validate_alias(const OptimizerRecipe& recipe) {
+  const AliasNumbers& n = recipe.alias;
+  validate(n);
+  for (const Role r : kRoles) {
+    const RoleRecipe& role = recipe.role(r);
+    if (!role.main) continue;
+    const auto refuse = [&](const auto&... parts) { fail_usage(role_section(r), parts...); };
+    if (find_memory(role.memory).owns_gradient)
+      refuse("memory is \"", role.memory,
+             "\", whose gradient buffer holds more than the gradient that alias steps "
+             "measure; choose another memory");
+    if (is_sign(role) && role.scaling != "opnorm") continue;
+    if (n.estimator == AliasEstimator::Minmax || n.estimator == AliasEstimator::MinmaxSigned)
+      refuse("direction is \"", role.direction,
+             "\", but the minmax estimators hold for the direction sign only; set "
+             "estimator = \"full\" or \"directional\"");
+    if (n.sample == AliasSample::Consecutive && n.gap > 1)
+      refuse("direction is \"", role.direction, "\", whose size can change over a gap of ", n.gap,
+             " steps; set sample = \"same\" or gap = 1");
+  }
+  if (n.estimator_clip && recipe.aggregate == "vote")
+    fail_usage("optimizer",
+               "estimator_clip is true, but clipping on each rank would bias the measurement of a vote; "
+               "set it to false");
+  const auto of_main_role = [&](Role role) { return measures_step(recipe, role); };
+  for (const auto& given : recipe.given)
+    if (given.key == "lr" && std::all_of(given.roles.begin(), given.roles.end(), of_main_role))
+      fail_key(given.place,
+               "is not used by step = \"alias\", which measures the step size; remove it, or set gamma_max");
+}
+
+}  // namespace
+
+const std::vector<Key<OptimizerRecipe>>& optimizer_keys() {
+  static const std::vector<Whole> table = make_keys();
+  return table;
+}
+
+void set_key(OptimizerRecipe& recipe, const Whole& key, const KeyValue& value, std::string_view place) {
+  key.set(recipe, value, place);
+  if (key.name != "step") recipe.given_whole.push_back({key.name, std::string(place), {}});
+}
+
+bool measures_step(const OptimizerRecipe& recipe, Role role) {
+  return recipe.step == "alias" && recipe.role(role).main;
+}
+
+void validate_step(const OptimizerRecipe& recipe) {
+  if (recipe.step == "alias") return validate_alias(recipe);
+  if (!recipe.given_whole.empty())
+    fail_key(recipe.given_whole.front().place, "is used by step = \"alias\" only; remove it or set step");
+}
+
+double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, bool voted) {
+  if (!measures_step(recipe, role)) return 0;
+  AliasTensor tensor;
+  tensor.sign = is_sign(recipe.role(role));
+  tensor.memory = recipe.role(role).memory != "none";
+  static const float some = 0;
+  if (recipe.role(role).memory == "ema") tensor.momentum = &some;
+  tensor.voted = voted;
+  return alias_state_bytes(recipe.alias, tensor);
+}
+
+}  // namespace steepest
