@@ -69,11 +69,11 @@ void bench_apply(void* tensors, const std::uint64_t* words) {
       [&](const Piece& piece) { apply_bits(kStep, piece.slice.weights, piece.slice.size, words, piece.position); });
 }
 
-/// `repetitions` votes over vectors of `words` words that lie one after the other.
-void bench_vote(const std::uint64_t* votes, std::size_t voters, std::size_t words, std::uint64_t* decided,
-                std::size_t repetitions) {
+/// `repetitions` votes over vectors of `words` words, `stride` words apart.
+void bench_vote(const std::uint64_t* votes, std::size_t voters, std::size_t words, std::size_t stride,
+                std::uint64_t* decided, std::size_t repetitions) {
   std::vector<const std::uint64_t*> pointers;
-  for (std::size_t m = 0; m < voters; ++m) pointers.push_back(votes + m * words);
+  for (std::size_t m = 0; m < voters; ++m) pointers.push_back(votes + m * stride);
   for (std::size_t i = 0; i < repetitions; ++i)
     vote(pointers, words, vote_threshold(static_cast<unsigned>(voters), i), decided);
 }
