@@ -20,7 +20,15 @@ std::string signature(const std::string& method) {
   std::vector<Parameter> parameters = make_parameters();
   Optimizer optimizer(preset(method), parameters, false);
   for (std::uint64_t t = 0; t < 20; ++t) {
-    set_gradients(parameters, t);
+    const auto evaluate = [&] {
+      set_gradients(parameters, t);
+      // A measured step size needs gradients that change with the weights.
+      for (const Parameter& p : parameters)
+        if (optimizer.measured()) p.value.grad().add_(p.value.detach(), 0.5);
+    };
+    optimizer.zero_gradients();
+    evaluate();
+    while (optimizer.needs_gradient(1)) evaluate();
     optimizer.step(1 - 0.04 * static_cast<double>(t));
   }
   return hash_of(parameters);
