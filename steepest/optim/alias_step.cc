@@ -317,9 +317,10 @@ void AliasStep::start(double loss) {
   if (vote_words_ == 0) return;
   if (!ranks_.vote) fail("optimizer", "the ranks of a vote cannot agree on the step size; call set_ranks() first");
   std::vector<std::uint64_t> mine(vote_words_);
+  first_vote_.resize(vote_words_);
   for (const AliasTensor& t : tensors_)
     if (t.voted) pack_signs({t.gradient, t.size}, 0, ZeroRule::Parity, mine.data(), t.vote_bit);
-  ranks_.vote(mine, 0, {words(decided_), vote_words_});
+  ranks_.vote(mine, 0, first_vote_);
 }
 
 bool AliasStep::next_probe() {
@@ -341,7 +342,7 @@ bool AliasStep::next_probe() {
     for (std::size_t i = 0; i < piece.size; ++i) {
       float s = static_cast<float>((g[i] > 0) - (g[i] < 0));
       if (const std::size_t bit = t.vote_bit + piece.begin + i; t.voted)
-        s = (words(decided_)[bit / 64] >> bit % 64 & 1) != 0 ? -1.0f : 1.0f;
+        s = (first_vote_[bit / 64] >> bit % 64 & 1) != 0 ? -1.0f : 1.0f;
       t.weights[piece.begin + i] = x[i] - static_cast<float>(tau_) * s;
     }
   });
@@ -374,6 +375,7 @@ void AliasStep::put_back() {
     if (spare_.defined()) std::memcpy(t.gradient + piece.begin, spare_.data_ptr<float>() + at, bytes);
   });
   backup_ = at::Tensor();
+  first_vote_.clear();
   spare_ = at::Tensor();
 }
 

@@ -33,7 +33,7 @@ struct AliasTensor {
   bool signs_of_gradient = false;   ///< it follows the signs of g
   const float* momentum = nullptr;  ///< the state whose signs it follows (memory ema), or null
   bool intact = true;               ///< the update does not write over its gradient
-  double scale = 1, decay = 0;      ///< x <- x - gamma (scale direction + decay x)
+  double scale = 1, decay = 0;      ///< x <- x - gamma (scale direction + decay x), in fp32
   bool voted = false;
   std::size_t vote_bit = 0;  ///< of its first element in the decided vote
 };
@@ -154,6 +154,7 @@ class AliasStep {
   Extremes fresh_;
   at::Tensor reference_, previous_, planes_, decided_;  // from step to step
   at::Tensor spare_, backup_;                           // within one
+  std::vector<std::uint64_t> first_vote_;               // s_0 of the probe
   at::Tensor scalars_, locals_;                         // copies of rule_ and local_ for checkpoints
 };
 

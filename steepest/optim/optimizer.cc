@@ -39,8 +39,8 @@ struct Optimizer::Impl {
       t.momentum = follows_signs_of(role, "ema") ? slice.first : nullptr;
       t.intact = buffers.memory(i).elementwise && buffers.direction(i).elementwise && role.noise == 0 &&
                  !role.coupled_decay && role.scaling != "opnorm";
-      t.scale = scale_factor(role, place.shape.rows, place.shape.cols);
-      t.decay = role.coupled_decay ? 0 : role.weight_decay;
+      t.scale = static_cast<float>(scale_factor(role, place.shape.rows, place.shape.cols));
+      t.decay = role.coupled_decay ? 0 : static_cast<float>(role.weight_decay);
       t.voted = place.voted;
       t.vote_bit = place.voted ? place.gradient - buffers.layout.mean_size : 0;
       group.push_back(std::move(t));

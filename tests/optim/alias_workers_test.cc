@@ -17,7 +17,7 @@ TEST(ParameterFreeSpec, A15EqualWorkersAreOneWorker) {
     for (const AliasEstimator estimator : {AliasEstimator::Full, AliasEstimator::Directional}) {
       for (const AliasSample sample : {AliasSample::Consecutive, AliasSample::Same}) {
         AliasSettings s = cautious(AliasOption::I);
-        s.steps = 200;
+        s.steps = 60;
         s.ternary = ternary;
         s.numbers.estimator = estimator;
         s.numbers.sample = sample;

@@ -25,10 +25,7 @@ const std::map<std::string, std::string> kSignatures = {
 std::string signature(const std::string& method, std::uint64_t steps = 20) {
   std::vector<Parameter> parameters = make_parameters();
   Optimizer optimizer(preset(method), parameters, false);
-  for (std::uint64_t t = 0; t < steps; ++t) {
-    set_gradients(parameters, t);
-    optimizer.step(1 - 0.04 * static_cast<double>(t));
-  }
+  for (std::uint64_t t = 0; t < steps; ++t) take_step(optimizer, t, 1 - 0.04 * static_cast<double>(t));
   return hash_of(parameters);
 }
 

@@ -16,7 +16,7 @@ double average_p1(double gamma) {
 
 TEST(ParameterFreeSpec, A2BestConstantStepOnP1) {
   double best = 1e9, at = 0;
-  for (int k = -24; k <= -4; ++k) {
+  for (int k = -19; k <= -8; ++k) {
     const double gamma = std::pow(10, k / 8.0), average = average_p1(gamma);
     if (average < best) best = average, at = gamma;
   }

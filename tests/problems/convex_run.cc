@@ -168,8 +168,8 @@ class Simulation {
       slice.shift = one_step && !s_.adam ? s_.shift : ShiftSource::Stored;
       slice.shift_array = slice.shift == ShiftSource::Stored ? x_prev_.data() : decided_.data();
       slice.shift_planes = {negative.data(), positive.data()};
-      slice.gamma = static_cast<double>(static_cast<T>(rule_.state().gamma_step));
-      slice.decay = static_cast<double>(static_cast<T>(s_.weight_decay));
+      slice.gamma = static_cast<double>(step_);
+      slice.decay = static_cast<double>(decay_);
       last = measure(slice);
       AliasShare share;
       share.change = pair ? change_of(w, now(w), *reference, last) : 0;
@@ -253,8 +253,9 @@ class Simulation {
         for (std::size_t i = 0; w.valid && i < n_; ++i) w.m[i] = b * w.m[i] + rest * w.gradient[i];
       decided_ = vote([](const Worker<T>& w, std::size_t i) { return w.m[i]; });
     }
-    const T step = static_cast<T>(gamma), decay = static_cast<T>(s_.weight_decay);
-    for (std::size_t i = 0; i < n_; ++i) x_[i] -= step * (decided_[i] + decay * x_[i]);
+    step_ = static_cast<T>(gamma);
+    decay_ = static_cast<T>(s_.weight_decay);
+    for (std::size_t i = 0; i < n_; ++i) x_[i] -= step_ * (decided_[i] + decay_ * x_[i]);
   }
 
   void adam_direction() {
@@ -301,6 +302,7 @@ class Simulation {
   AliasRule rule_;
   SplitMix64 random_;
   std::vector<T> x_, x_prev_, decided_;
+  T step_ = 0, decay_ = 0;  // of the last update, as it used them
   std::vector<Worker<T>> workers_;
   AliasTrace trace_;
 };
