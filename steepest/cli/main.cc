@@ -57,6 +57,7 @@ int main(int argc, char** argv) {
   steepest::cli::Run run;
   steepest::cli::add_prepare(app, run);
   steepest::cli::add_train(app, run);
+  steepest::cli::add_tune(app, run);
   steepest::cli::add_eval(app, run);
   steepest::cli::add_generate(app, run);
   steepest::cli::add_methods(app, run);

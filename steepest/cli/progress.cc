@@ -26,7 +26,8 @@ std::string line_of(const Progress& p) {
   std::string line =
       format("step %lld/%lld  loss %.4f", static_cast<long long>(p.step), static_cast<long long>(p.max_steps), p.loss);
   if (p.val_loss) line += format("  val %.4f", *p.val_loss);
-  return line + format("  lr %.3g  %.0f tokens/s  ", p.lr, p.tokens_per_s) + duration(p.seconds_left) + " left";
+  line += p.step_size ? format("  step size %.3g", *p.step_size) : format("  lr %.3g", p.lr);
+  return line + format("  %.0f tokens/s  ", p.tokens_per_s) + duration(p.seconds_left) + " left";
 }
 
 std::size_t terminal_width() {

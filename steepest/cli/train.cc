@@ -1,23 +1,17 @@
 // steepest train RECIPE.toml [--resume auto|DIR] [--out DIR] [--print-config] [--SECTION.KEY VALUE]...
-#include <csignal>
 #include <iostream>
 
 #include "steepest/base/error.h"
 #include "steepest/cli/progress.h"
+#include "steepest/cli/recipes.h"
 #include "steepest/cli/verbs.h"
 #include "steepest/comm/launch.h"
-#include "steepest/train/config_sources.h"
 #include "steepest/train/trainer.h"
-
-extern char** environ;
 
 namespace steepest::cli {
 namespace {
 
 constexpr int kStoppedAfterSaving = 75;
-
-std::atomic<bool> stop_requested{false};
-static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler sets it");
 
 struct TrainOptions {
   std::string recipe;
@@ -26,25 +20,6 @@ struct TrainOptions {
   bool print_config = false;
   bool keys = false;
 };
-
-RunConfig merged_config(const std::string& recipe, const std::vector<std::string>& flags) {
-  std::vector<Assignment> all = read_recipe(recipe);
-  std::vector<std::string> entries;
-  for (char** entry = environ; *entry != nullptr; ++entry) entries.emplace_back(*entry);
-  for (auto& assignment : read_environment(entries)) all.push_back(std::move(assignment));
-  for (auto& assignment : read_flags(flags)) all.push_back(std::move(assignment));
-  return build_config(all);
-}
-
-/// A second signal ends the program at once, in case the first one's save hangs.
-void install_signal_handlers() {
-  const auto handler = [](int signal) {
-    stop_requested = true;
-    std::signal(signal, SIG_DFL);
-  };
-  std::signal(SIGTERM, handler);
-  std::signal(SIGINT, handler);
-}
 
 int run_train(const TrainOptions& options, const std::vector<std::string>& flags) {
   if (options.keys) {
@@ -59,15 +34,13 @@ int run_train(const TrainOptions& options, const std::vector<std::string>& flags
     return 0;
   }
   request.launch = detect_launch();
-  request.out = options.out.empty() ? std::filesystem::path("runs") / std::filesystem::path(options.recipe).stem()
-                                    : std::filesystem::path(options.out);
+  request.out = run_folder(options.out, options.recipe);
   request.resume = options.resume;
   // torchrun starts the same command again after a failure; without this it would refuse its own run folder.
   if (const char* restarts = std::getenv("TORCHELASTIC_RESTART_COUNT");
       request.resume.empty() && restarts != nullptr && std::string_view(restarts) != "0")
     request.resume = "auto";
-  request.stop = &stop_requested;
-  install_signal_handlers();
+  request.stop = &stop_on_signals();
   ProgressPrinter printer;
   const Outcome outcome = train(request, printer.reporter());
   printer.finish();

@@ -11,6 +11,7 @@ using Run = std::function<int()>;
 
 void add_prepare(CLI::App& app, Run& run);
 void add_train(CLI::App& app, Run& run);
+void add_tune(CLI::App& app, Run& run);
 void add_eval(CLI::App& app, Run& run);
 void add_generate(CLI::App& app, Run& run);
 void add_methods(CLI::App& app, Run& run);

@@ -100,7 +100,8 @@ std::array<double, AliasState::kNumbers> AliasState::numbers() const {
           count(skipped_steps),
           count(refreshes),
           count(skipped_refreshes),
-          static_cast<double>(recent_skips)};
+          static_cast<double>(recent_skips),
+          weight_max};
 }
 
 AliasState AliasState::from(std::span<const double, kNumbers> n) {
@@ -117,6 +118,7 @@ AliasState AliasState::from(std::span<const double, kNumbers> n) {
   s.refreshes = count(n[10]);
   s.skipped_refreshes = count(n[11]);
   s.recent_skips = static_cast<std::uint32_t>(count(n[12]));
+  s.weight_max = n[13];
   return s;
 }
 
@@ -173,6 +175,7 @@ void AliasRule::add_pair(const AliasObservation& p) {
     ratio = p.change / p.shift;
   const bool skipped = !(p.shift_max > 4 * epsilon_ * p.weight_max) || !std::isfinite(ratio);
   ++state_.refreshes;
+  state_.weight_max = p.weight_max;
   state_.recent_skips = (state_.recent_skips << 1 | (skipped ? 1u : 0u)) & ((1u << kRecent) - 1);
   if (skipped) {
     ++state_.skipped_refreshes;

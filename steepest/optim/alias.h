@@ -105,10 +105,11 @@ struct AliasState {
   double gamma = 0;                          ///< of the last refresh, before warm-up
   double gamma_step = 0;                     ///< of the last step
   double largest_ratio = 0, last_ratio = 0;  ///< L_t or h_t
+  double weight_max = 0;                     ///< ||x||_inf at the last refresh
   std::int64_t skipped_steps = 0, refreshes = 0, skipped_refreshes = 0;
   std::uint32_t recent_skips = 0;  ///< one bit for each of the last 20 refreshes, the newest lowest
 
-  static constexpr std::size_t kNumbers = 13;
+  static constexpr std::size_t kNumbers = 14;
   std::array<double, kNumbers> numbers() const;
   static AliasState from(std::span<const double, kNumbers> numbers);
 
@@ -122,7 +123,7 @@ struct AliasState {
 /// A step whose gradient is not finite: skip() instead of all of them.
 class AliasRule {
  public:
-  /// `coordinates`: number of coordinates n of the group. `epsilon`: machine epsilon of the weights (G2, probe).
+  /// `coordinates`: n of the minmax estimators, ||direction||_1. `epsilon`: machine epsilon of the weights (G2, probe).
   AliasRule(const AliasNumbers& numbers, double coordinates, double epsilon);
 
   const AliasNumbers& numbers() const { return numbers_; }

@@ -33,7 +33,7 @@ bool is_minmax(const AliasNumbers& n) {
 Shift shift_of(const AliasNumbers& n, const AliasTensor& tensor) {
   const bool consecutive = n.sample == AliasSample::Consecutive;
   const bool far = consecutive ? n.gap > 1 : n.pair == AliasPair::Backward;
-  if (far || (!tensor.voted && (!tensor.sign || (tensor.memory && !tensor.momentum)))) return Shift::Stored;
+  if (far || (!tensor.voted && !tensor.signs_of_gradient && !tensor.momentum)) return Shift::Stored;
   if (tensor.voted) return Shift::Decided;
   if (tensor.momentum) return Shift::Momentum;
   const bool one = n.option == AliasOption::I;
@@ -75,7 +75,7 @@ AliasStep::AliasStep(const AliasNumbers& numbers, std::vector<AliasTensor> tenso
           numbers,
           [&] {
             double coordinates = 0;
-            for (const AliasTensor& t : tensors) coordinates += static_cast<double>(t.size);
+            for (const AliasTensor& t : tensors) coordinates += static_cast<double>(t.size) * t.scale;
             return coordinates;
           }(),
           std::numeric_limits<float>::epsilon()),
@@ -94,7 +94,8 @@ AliasStep::AliasStep(const AliasNumbers& numbers, std::vector<AliasTensor> tenso
     previous_offsets_.push_back(place(shift_of(numbers, t) == Shift::Stored, previous_size_, t.size));
     plane_words_.push_back(place(has_planes(numbers, t), planes_size_, words_for(t.size)));
     decided = decided || shift_of(numbers, t) == Shift::Decided;
-    signs_ = signs_ && (t.sign || t.voted);
+    units_ = units_ && t.unit;
+    intact_ = intact_ && t.intact;
     largest_scale_ = std::max(largest_scale_, t.scale);
   }
   planes_persist_ = planes_persist(numbers);
@@ -211,7 +212,7 @@ void AliasStep::add_pair(const Measurement& m, double change, double reference_s
   const AliasMeans means = agree(m, change, reference_slope);
   if (slope) rule_.add_slope(means.slope);
   if (!means.has_pair) return;
-  const double largest = signs_ ? largest_scale_ : m.shift_max / rule_.state().gamma_step;
+  const double largest = units_ ? largest_scale_ : m.shift_max / rule_.state().gamma_step;
   rule_.add_pair({means.change, means.pair_slope, means.reference_slope, m.shift, m.shift_max, m.weight_max, largest});
 }
 
@@ -378,8 +379,7 @@ void AliasStep::put_back() {
 
 bool AliasStep::ready() {
   keep_reference();
-  // A direction of whole tensors may use the gradient as scratch.
-  if (!signs_ && measures_after_update()) copy_out(spare_, false);
+  if (!intact_ && measures_after_update()) copy_out(spare_, false);
   phase_ = Phase::Ready;
   sync();
   return false;

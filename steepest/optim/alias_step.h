@@ -29,9 +29,10 @@ struct AliasTensor {
   float* weights = nullptr;
   float* gradient = nullptr;
   std::size_t size = 0;
-  bool sign = false;                ///< its direction is the sign
-  bool memory = false;              ///< it has a memory, so that the signs of g are not those of the step
-  const float* momentum = nullptr;  ///< the state whose signs the step follows (memory ema), or null
+  bool unit = false;                ///< its direction has entries of magnitude 1 (or 0): the sign, a vote
+  bool signs_of_gradient = false;   ///< it follows the signs of g
+  const float* momentum = nullptr;  ///< the state whose signs it follows (memory ema), or null
+  bool intact = true;               ///< the update does not write over its gradient
   double scale = 1, decay = 0;      ///< x <- x - gamma (scale direction + decay x)
   bool voted = false;
   std::size_t vote_bit = 0;  ///< of its first element in the decided vote
@@ -142,7 +143,8 @@ class AliasStep {
   std::vector<std::size_t> offsets_, previous_offsets_, plane_words_;
   std::vector<Piece> pieces_;
   std::size_t size_ = 0, previous_size_ = 0, planes_size_ = 0, vote_words_ = 0;
-  bool signs_ = true;  // every direction is the sign
+  bool units_ = true;   // every direction is the sign
+  bool intact_ = true;  // no gradient is written over
   double largest_scale_ = 0;
   AliasRanks ranks_;
   Phase phase_ = Phase::Fresh;

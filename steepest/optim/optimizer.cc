@@ -17,9 +17,36 @@ struct Optimizer::Impl {
 
   Buffers buffers;
   Passes passes;
+  std::unique_ptr<AliasStep> alias;
   std::uint64_t updates = 0;
   std::int64_t observed = 0;  // gradients that the second moments have seen before the first step
   bool wants_observation = false;
+
+  void start_alias() {
+    std::vector<AliasTensor> group;
+    for (std::size_t i = 0; i < buffers.count(); ++i) {
+      const RoleRecipe& role = buffers.role(i);
+      if (!role.main || buffers.size(i) == 0) continue;
+      const Placement& place = buffers.place(i);
+      const Slice slice = buffers.slice(i);
+      AliasTensor t;
+      t.name = buffers.parameters[i].name;
+      t.weights = slice.weights;
+      t.gradient = slice.gradient;
+      t.size = slice.size;
+      t.unit = is_sign(role) && role.scaling != "opnorm";
+      t.signs_of_gradient = follows_signs_of(role, "none");
+      t.momentum = follows_signs_of(role, "ema") ? slice.first : nullptr;
+      t.intact = buffers.memory(i).elementwise && buffers.direction(i).elementwise && role.noise == 0 &&
+                 !role.coupled_decay && role.scaling != "opnorm";
+      t.scale = scale_factor(role, place.shape.rows, place.shape.cols);
+      t.decay = role.coupled_decay ? 0 : role.weight_decay;
+      t.voted = place.voted;
+      t.vote_bit = place.voted ? place.gradient - buffers.layout.mean_size : 0;
+      group.push_back(std::move(t));
+    }
+    alias = std::make_unique<AliasStep>(buffers.recipe.alias, std::move(group), buffers.layout.voted_size);
+  }
 
   bool observes(std::size_t i) const {
     return buffers.memory(i).elementwise == Memory::Adam && buffers.role(i).v0 == "observed";
@@ -46,6 +73,7 @@ Optimizer::Optimizer(OptimizerRecipe recipe, std::vector<Parameter> parameters, 
     if (impl_->observes(i)) impl_->wants_observation = true;
     if (b.memory(i).elementwise == Memory::Adam && b.role(i).v0 == "random") impl_->add_random_second_moment(i);
   }
+  if (b.recipe.step == "alias") impl_->start_alias();
 }
 
 Optimizer::~Optimizer() = default;
@@ -60,6 +88,7 @@ const std::vector<Parameter>& Optimizer::parameters() const {
 }
 
 void Optimizer::zero_gradients() {
+  if (impl_->alias) impl_->alias->clearing();
   impl_->buffers.zero_gradients();
 }
 
@@ -105,8 +134,46 @@ void Optimizer::step(double lr_factor, std::span<const std::uint64_t> decided) {
     fail("optimizer",
          "v0 is \"observed\", but no gradient was observed; call observe() and finish_observation() first");
   o.buffers.check();
-  o.passes.step(o.passes.numbers(o.updates, lr_factor), o.updates, decided);
+  std::array<UpdateNumbers, 4> numbers = o.passes.numbers(o.updates, lr_factor);
+  if (o.alias) {
+    const auto gamma = static_cast<float>(o.alias->begin());
+    for (const Role role : kRoles)
+      if (recipe().role(role).main) numbers[static_cast<std::size_t>(role)].step.lr = gamma;
+  }
+  o.passes.step(numbers, o.updates, decided);
+  if (o.alias) o.alias->finish(decided);
   ++o.updates;
+}
+
+void Optimizer::scale_gradients(float factor) {
+  scale(mean_gradients(), factor);
+  scale(voted_gradients(), factor);
+  if (impl_->alias) impl_->alias->clipped(factor);
+}
+
+bool Optimizer::needs_gradient(double loss) {
+  impl_->buffers.check();
+  return impl_->alias && impl_->alias->needs_gradient(loss);
+}
+
+void Optimizer::skip_step() {
+  if (impl_->alias) impl_->alias->skip();
+}
+
+void Optimizer::set_ranks(AliasRanks ranks) {
+  if (impl_->alias) impl_->alias->set_ranks(std::move(ranks));
+}
+
+const AliasState* Optimizer::measured() const {
+  return impl_->alias ? &impl_->alias->rule().state() : nullptr;
+}
+
+std::optional<std::string> Optimizer::take_warning() {
+  return impl_->alias ? impl_->alias->take_warning() : std::nullopt;
+}
+
+void Optimizer::forget_references() {
+  if (impl_->alias) impl_->alias->forget_references();
 }
 
 bool Optimizer::wants_observation() const {
@@ -147,10 +214,11 @@ std::uint64_t Optimizer::updates() const {
 }
 void Optimizer::set_updates(std::uint64_t updates) {
   impl_->updates = updates;
+  if (impl_->alias) impl_->alias->reload();
 }
 
 std::uint64_t Optimizer::state_bytes() const {
-  return impl_->buffers.states.nbytes();
+  return impl_->buffers.states.nbytes() + (impl_->alias ? impl_->alias->state_bytes() : 0);
 }
 
 std::vector<StateTensor> Optimizer::state() {
@@ -163,6 +231,8 @@ std::vector<StateTensor> Optimizer::state() {
       list.push_back({name + place.states[k].spec.name, b.state_tensor(i, k), place.voted});
     if (b.memory(i).owns_gradient) list.push_back({name + "kept_gradient", b.parameters[i].value.grad(), place.voted});
   }
+  if (impl_->alias)
+    for (const auto& saved : impl_->alias->state()) list.push_back({saved.name, saved.value, saved.per_rank});
   return list;
 }
 

@@ -1,5 +1,6 @@
 // Applies a recipe to tensors. It owns one flat gradient buffer and the flat state buffers; the weights stay the
-// caller's. Order of a step: zero_gradients, backward, [mean of ranks], inspect, [pack_votes, vote], step.
+// caller's. Order of a step: zero_gradients, backward, [mean of ranks], inspect, [needs_gradient], [pack_votes, vote],
+// step.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "steepest/kernels/bits.h"
+#include "steepest/optim/alias_step.h"
 #include "steepest/optim/parameter.h"
 #include "steepest/optim/recipe.h"
 
@@ -58,8 +60,29 @@ class Optimizer {
   /// Updates the local memory of the voted parameters and writes their signs: words_for(vote_bits()) words with zeros
   /// by `rule`; or twice as many, the negative plane and then the non-zero one (kernels/bits.h).
   void pack_votes(std::span<std::uint64_t> words, ZeroRule rule = ZeroRule::Parity);
+  /// Both parts of the gradient times `factor` (clipping).
+  void scale_gradients(float factor);
+
+  /// Step rule "alias": whether it wants the gradient of the same batch at other weights, which are in place on return;
+  /// they are put back by the next call. Call it with the mean loss f(x_t) when a batch's finite gradient is complete,
+  /// again after each further gradient (zero_gradients, backward on the same data, mean of ranks) until it returns
+  /// false, and in the same way after step(). Without the rule it returns false. Throws Error where the rule cannot
+  /// start: a loss that is not above f_lower.
+  bool needs_gradient(double loss);
+  /// Instead of all of this when the gradient is not finite.
+  void skip_step();
+  /// How the ranks of a vote agree on the step size; needed before the first needs_gradient() of a vote.
+  void set_ranks(AliasRanks ranks);
+  /// The rule's numbers, the step size among them; null without the rule.
+  const AliasState* measured() const;
+  /// Something to tell the user, once.
+  std::optional<std::string> take_warning();
+  /// After a resume with another number of ranks: references of a vote are not this rank's own.
+  void forget_references();
+
   /// One update of all weights with learning rates lr * lr_factor, then updates() + 1. `decided`: the vote's result in
-  /// one or two planes, needed exactly when vote_bits() > 0. May use the gradient buffer as scratch.
+  /// one or two planes, needed exactly when vote_bits() > 0. May use the gradient buffer as scratch. The main roles of
+  /// the step rule "alias" move by the step size it has measured instead.
   void step(double lr_factor, std::span<const std::uint64_t> decided = {});
 
   /// Whether some second moment starts from observed gradients and update 1 has not been made: call observe() for

@@ -58,6 +58,18 @@ RoleRecipe muon(double lr, double weight_decay, const char* scaling, double scal
   return with_scale(with_scaling(with_momentum(role("nesterov", "spectral", lr, weight_decay), 0.95), scaling), scale);
 }
 
+// Tables of one row per token: Nesterov momentum, Sinkhorn that ends on rows, rows without gradient left alone.
+std::array<RoleRecipe, 4> deepseek(double lr) {
+  RoleRecipe matrix = muon(lr, 0.1, "rms", 0.18);
+  matrix.polar = "deepseek";
+  RoleRecipe table = with_scale(with_momentum(role("nesterov", "sinkhorn", lr), 0.95), 0.18);
+  table.end = "row";
+  table.dead = "mask";
+  RoleRecipe vector = role("adam", "identity", lr);
+  vector.main = false;
+  return {matrix, table, table, vector};
+}
+
 // Steps in the ball of each role's norm; `decay` 1 is the constrained form, x <- (1 - lr) x - lr radius X.
 std::array<RoleRecipe, 4> scion(double decay) {
   const auto ball = [&](const char* direction, const char* scaling, double radius, double wd) {
@@ -71,6 +83,45 @@ RoleRecipe adafactor() {
   RoleRecipe r = role("adafactor", "identity", 1e-2);
   r.scale_parameter = true;
   return r;
+}
+
+// One measured step size for everything but the head, which AdamW trains (the authors' language model runs).
+std::array<RoleRecipe, 4> all_but_head(const RoleRecipe& r) {
+  std::array<RoleRecipe, 4> roles = everywhere(r);
+  roles[2] = role("adam", "identity", 1e-3);
+  roles[2].main = false;
+  return roles;
+}
+
+std::array<RoleRecipe, 4> hybrid_but_head() {
+  RoleRecipe r = role("adam_hybrid", "identity", 1e-3);
+  r.bias_correction = false;
+  return all_but_head(r);
+}
+
+AliasNumbers language_model(AliasSample sample, std::int64_t gap) {
+  AliasNumbers n;
+  n.sample = sample;
+  n.gap = gap;
+  n.gamma_max = 1e-3;
+  return n;
+}
+
+AliasNumbers authors_language_model() {
+  AliasNumbers n = language_model(AliasSample::Consecutive, 20);
+  n.gap_weight = 1;
+  n.L0 = 0;
+  n.estimator_clip = true;
+  return n;
+}
+
+constexpr const char* kAliasPaper = "Sign-SGD via Parameter-Free Optimization (ALIAS), arXiv 2506.03725";
+
+const std::vector<std::string>& alias_doubts() {
+  static const std::vector<std::string> doubts = {
+      "eta and d at the first step", "which realisation the stochastic differences use",
+      "the scalars that workers send", "the factor 1/n of the minmax estimators", "the form of momentum"};
+  return doubts;
 }
 
 }  // namespace
@@ -177,6 +228,15 @@ std::span<const Preset> presets() {
        "x <- x - lr ((m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps) + wd x)",
        everywhere(role("adam_mini", "identity", 1e-3, 0.1)),
        {"the formula, which is that of the published code"}},
+      {"sinkgd_deepseek",
+       "row and column normalised Nesterov momentum on embedding and head, Muon on matrices, Adam on vectors",
+       "DeepSeek-V4.1-Flash report, cited as arXiv 2609.19969",
+       "m <- b m + (1-b) g; U = b m + (1-b) g without rows of norm <= 1e-3 of the mean; rows and columns of U to norm "
+       "1 "
+       "in turn, 11 half-steps; x <- x - lr 0.18 sqrt(n) U",
+       deepseek(2.6e-4),
+       {"every detail: known only from other texts that quote the report", "the weight decay of Muon in it",
+        "n-gram tables with 5 times the learning rate are not a role here"}},
       {"normalized_sgd",
        "gradient of every tensor scaled to RMS 1, stateless",
        "steepest descent under the Frobenius norm",
@@ -221,6 +281,45 @@ std::span<const Preset> presets() {
        matrices(with_momentum(role("none", "racs", 0.02), 0.9), 1e-3),
        {"the start of the averages: at zero the first step would be 10 times larger",
         "Adam's learning rate for embedding, head and vectors"}},
+      {"alias",
+       "sign of the gradient with a measured step size; nothing to tune",
+       kAliasPaper,
+       "eta <- eta + |g(x_t) - g(x_{t-1})|_1/|x_t - x_{t-1}|_inf on one batch; x <- x - sqrt((f(x_0) - f_lower)/eta) "
+       "sign(g)",
+       everywhere(role("none", "sign", 1e-3)),
+       alias_doubts(),
+       "alias",
+       {}},
+      {"alias_llm", "alias measured every 10th step with steps up to 1e-3, AdamW on the head", kAliasPaper,
+       "eta <- eta + 10 |g(x_t) - g(x_{t-1})|_1/|x_t - x_{t-1}|_inf on one batch; x <- x - min(1e-3, sqrt(F/eta)) "
+       "sign(g)",
+       all_but_head(role("none", "sign", 1e-3)), alias_doubts(), "alias", language_model(AliasSample::Same, 10)},
+      {"alias_llm_paper",
+       "the authors' language model runs: alias from consecutive batches, whose step size decays like 1/t", kAliasPaper,
+       "every 20th step: eta <- eta + |g_t - g_{t-20}|_1/|x_t - x_{t-20}|_inf; x <- x - min(1e-3, sqrt(F/eta)) sign(g)",
+       all_but_head(role("none", "sign", 1e-3)), alias_doubts(), "alias", authors_language_model()},
+      {"alias_adam",
+       "between Adam without bias correction and the sign of the momentum, by the size of the gradient",
+       kAliasPaper,
+       "m <- b1 m + (1-b1) g; v <- b2 v + (1-b2) g^2; x <- x - lr sign(m) sqrt((m^2 + eps)/(v + eps))",
+       hybrid_but_head(),
+       {"the recursion for the scale d, which is 1 here as in effect in the authors' runs"}},
+      {"alias_scale",
+       "Adam's direction with a measured step size; experimental, not in the paper",
+       kAliasPaper,
+       "d = Adam(g); eta <- eta + |d|_inf^2 |g(x_t) - g(x_{t-1})|_1/|x_t - x_{t-1}|_inf; x <- x - sqrt(F/eta) d",
+       everywhere(role("adam", "identity", 1e-3)),
+       {"everything: it is derived from alias and does not come from the paper"},
+       "alias",
+       {}},
+      {"sos",
+       "sign of the gradient with one constant step size, found by `steepest tune`; use schedule = \"constant\"",
+       kAliasPaper,
+       "gamma = N(gamma)/D(gamma), N = f(x_0) - min f(x_t), D = sum |g_{t+1} - g_t|_1 over a whole run; x <- x - gamma "
+       "sign(g)",
+       everywhere(role("none", "sign", 1e-3)),
+       {"the extra point x_{-1}, here x_0", "the safeguards in D", "the schedule of k and the rule of return",
+        "the fixed-point iteration, which is not in the paper"}},
   };
   return table;
 }

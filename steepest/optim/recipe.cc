@@ -303,4 +303,26 @@ std::string formula(const RoleRecipe& role) {
                                 : concat(h, "x <- x - lr (", d, " + ", role.weight_decay, " x)");
 }
 
+double state_bytes_per_parameter(const OptimizerRecipe& recipe, Role role) {
+  return state_bytes_per_parameter(recipe.role(role)) + step_bytes_per_parameter(recipe, role, false);
+}
+
+std::string state_bytes_text(const OptimizerRecipe& recipe, Role role) {
+  const double step = step_bytes_per_parameter(recipe, role, false);
+  const std::string text = state_bytes_text(recipe.role(role));
+  if (step == 0) return text;
+  const int whole = state_bytes_per_parameter(recipe.role(role));
+  const std::string plain = concat(whole);
+  return text.starts_with(plain) ? concat(whole + step, text.substr(plain.size())) : concat(step, " + ", text);
+}
+
+std::string lr_text(const OptimizerRecipe& recipe, Role role) {
+  return measures_step(recipe, role) ? "measured" : concat(recipe.role(role).lr);
+}
+
+std::string formula(const OptimizerRecipe& recipe, Role role) {
+  const std::string text = formula(recipe.role(role));
+  return measures_step(recipe, role) ? substitute(text, "lr", "gamma") : text;
+}
+
 }  // namespace steepest

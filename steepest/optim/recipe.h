@@ -101,6 +101,9 @@ void set_key(OptimizerRecipe& recipe, const Key<RoleRecipe>& key, const KeyValue
 void set_key(OptimizerRecipe& recipe, Role role, const Key<RoleRecipe>& key, const KeyValue& value,
              std::string_view place);
 
+/// Whether the step follows exactly the signs of what this memory keeps: "none", the gradient; "ema", its state.
+bool follows_signs_of(const RoleRecipe& role, const char* memory);
+
 /// The part of validate() that concerns the step rule.
 void validate_step(const OptimizerRecipe& recipe);
 
@@ -120,6 +123,13 @@ int state_bytes_per_parameter(const RoleRecipe& role);
 /// What the step rule keeps beside it, in bytes: the arrays of alias_step.h. `voted`: this role's signs are voted on.
 double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, bool voted);
 
+/// Both together, of gradients that are averaged.
+double state_bytes_per_parameter(const OptimizerRecipe& recipe, Role role);
+std::string state_bytes_text(const OptimizerRecipe& recipe, Role role);
+
+/// "0.001", or "measured".
+std::string lr_text(const OptimizerRecipe& recipe, Role role);
+
 /// All of it, for a matrix of m rows and n columns: "4 + 4/n" (an array with an entry for each row adds 4/n).
 std::string state_bytes_text(const RoleRecipe& role);
 
@@ -129,5 +139,8 @@ int wire_bits_per_parameter(const RoleRecipe& role, bool vote);
 
 /// The rule in one line: "x <- x - lr*(sign(m) + weight_decay*x), m <- 0.9 m + 0.1 g".
 std::string formula(const RoleRecipe& role);
+
+/// The same, with gamma for a measured step size.
+std::string formula(const OptimizerRecipe& recipe, Role role);
 
 }  // namespace steepest

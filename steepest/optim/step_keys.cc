@@ -175,13 +175,17 @@ void validate_step(const OptimizerRecipe& recipe) {
     fail_key(recipe.given_whole.front().place, "is used by step = \"alias\" only; remove it or set step");
 }
 
+bool follows_signs_of(const RoleRecipe& role, const char* memory) {
+  return is_sign(role) && role.memory == memory && role.dead_zone == 0 && role.noise == 0 && !role.coupled_decay &&
+         !role.signum_warmup;
+}
+
 double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, bool voted) {
   if (!measures_step(recipe, role)) return 0;
-  AliasTensor tensor;
-  tensor.sign = is_sign(recipe.role(role));
-  tensor.memory = recipe.role(role).memory != "none";
   static const float some = 0;
-  if (recipe.role(role).memory == "ema") tensor.momentum = &some;
+  AliasTensor tensor;
+  tensor.signs_of_gradient = follows_signs_of(recipe.role(role), "none");
+  tensor.momentum = follows_signs_of(recipe.role(role), "ema") ? &some : nullptr;
   tensor.voted = voted;
   return alias_state_bytes(recipe.alias, tensor);
 }

@@ -1,6 +1,7 @@
 #include "steepest/optim/table.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <variant>
@@ -25,26 +26,28 @@ std::size_t state_bytes(const RoleRecipe& role, const Parameter& p) {
   return sizeof(float) * entries;
 }
 
-// Roles that follow the same rule, and that rule.
-std::vector<std::pair<std::string, const RoleRecipe*>> groups(const Preset& preset) {
-  std::vector<std::pair<std::string, const RoleRecipe*>> list;
+OptimizerRecipe as_recipe(const Preset& preset) {
+  OptimizerRecipe recipe;
+  recipe.method = preset.name;
+  recipe.roles = preset.roles;
+  recipe.step = preset.step;
+  recipe.alias = preset.alias;
+  return recipe;
+}
+
+// Roles that follow the same rule, and the first of them.
+std::vector<std::pair<std::string, Role>> groups(const OptimizerRecipe& recipe) {
+  std::vector<std::pair<std::string, Role>> list;
   for (const Role r : kRoles) {
-    const RoleRecipe& role = preset.roles[static_cast<std::size_t>(r)];
     const auto same = std::find_if(list.begin(), list.end(), [&](const auto& group) {
-      return formula(*group.second) == formula(role) && group.second->lr == role.lr;
+      return formula(recipe, group.second) == formula(recipe, r) && lr_text(recipe, group.second) == lr_text(recipe, r);
     });
     if (same == list.end())
-      list.emplace_back(role_name(r), &role);
+      list.emplace_back(role_name(r), r);
     else
       same->first += concat(", ", role_name(r));
   }
   return list;
-}
-
-OptimizerRecipe as_recipe(const Preset& preset) {
-  OptimizerRecipe recipe;
-  recipe.roles = preset.roles;
-  return recipe;
 }
 
 }  // namespace
@@ -81,12 +84,14 @@ std::string group_table(const OptimizerRecipe& recipe, std::span<const Parameter
       bytes += state_bytes(recipe.role(r), p);
     }
     if (tensors == 0) continue;
-    const RoleRecipe& role = recipe.role(r);
-    rows.push_back({role_name(r), concat(tensors), concat(elements), concat(role.lr), concat(bytes),
-                    voted && is_sign(role)          ? "vote"
+    const bool votes = voted && is_sign(recipe.role(r));
+    const double step = step_bytes_per_parameter(recipe, r, votes) * static_cast<double>(elements);
+    bytes += static_cast<std::size_t>(std::ceil(step));
+    rows.push_back({role_name(r), concat(tensors), concat(elements), lr_text(recipe, r), concat(bytes),
+                    votes                           ? "vote"
                     : recipe.aggregate == "ef-mean" ? "ef-mean"
                                                     : "mean",
-                    formula(role)});
+                    formula(recipe, r)});
   }
   return aligned(rows);
 }
@@ -94,8 +99,9 @@ std::string group_table(const OptimizerRecipe& recipe, std::span<const Parameter
 std::string method_table() {
   Rows rows = {{"method", "lr", "state B/param", "wire bits/param", "summary"}};
   for (const Preset& preset : presets()) {
-    const RoleRecipe& main = preset.roles[0];
-    rows.push_back({preset.name, concat(main.lr), state_bytes_text(main), wire(main), preset.summary});
+    const OptimizerRecipe recipe = as_recipe(preset);
+    rows.push_back({preset.name, lr_text(recipe, Role::Matrix), state_bytes_text(recipe, Role::Matrix),
+                    wire(preset.roles[0]), preset.summary});
   }
   return aligned(rows) + "State and wire are those of hidden matrices. `steepest methods NAME` tells all about one.\n";
 }
@@ -104,15 +110,18 @@ std::string method_page(const Preset& preset) {
   std::ostringstream out;
   out << preset.name << ": " << preset.summary << "\n  " << preset.formula << "\n  paper: " << preset.paper << "\n\n";
   Rows rows = {{"role", "lr", "state B/param", "wire bits/param", "rule"}};
-  for (const Role r : kRoles) {
-    const RoleRecipe& role = preset.roles[static_cast<std::size_t>(r)];
-    rows.push_back({role_name(r), concat(role.lr), state_bytes_text(role), wire(role), formula(role)});
-  }
+  const OptimizerRecipe recipe = as_recipe(preset);
+  for (const Role r : kRoles)
+    rows.push_back(
+        {role_name(r), lr_text(recipe, r), state_bytes_text(recipe, r), wire(recipe.role(r)), formula(recipe, r)});
   out << aligned(rows) << "\nkeys of [optimizer] and [optimizer.ROLE] with their values here:\n";
   rows.clear();
+  for (const Key<OptimizerRecipe>& key : optimizer_keys())
+    if (const auto value = key.get(recipe)) rows.push_back({"  " + key.name, to_toml(*value), key.doc});
   for (const Key<RoleRecipe>& key : role_keys()) {
     std::string values;
     for (const Role r : kRoles) {
+      if (key.name == "lr" && measures_step(recipe, r)) continue;
       const auto value = key.get(preset.roles[static_cast<std::size_t>(r)]);
       if (value) values += concat(values.empty() ? "" : ", ", role_name(r), ' ', to_toml(*value));
     }
@@ -138,17 +147,17 @@ std::string method_markdown() {
          "votes.\n\n"
          "| method | state | wire | what it is |\n|---|---|---|---|\n";
   for (const Preset& preset : presets()) {
-    const RoleRecipe& main = preset.roles[0];
-    out << "| [`" << preset.name << "`](#" << preset.name << ") | " << state_bytes_text(main) << " | " << wire(main)
-        << " | " << preset.summary << " |\n";
+    out << "| [`" << preset.name << "`](#" << preset.name << ") | " << state_bytes_text(as_recipe(preset), Role::Matrix)
+        << " | " << wire(preset.roles[0]) << " | " << preset.summary << " |\n";
   }
   for (const Preset& preset : presets()) {
     out << "\n## " << preset.name << "\n\n"
         << preset.summary << ".\n\n    " << preset.formula << "\n\n"
         << preset.paper << ".\n\n| role | rule | lr | state | wire |\n|---|---|---|---|---|\n";
-    for (const auto& [names, role] : groups(preset))
-      out << "| " << names << " | `" << formula(*role) << "` | " << role->lr << " | " << state_bytes_text(*role)
-          << " | " << wire(*role) << " |\n";
+    const OptimizerRecipe recipe = as_recipe(preset);
+    for (const auto& [names, role] : groups(recipe))
+      out << "| " << names << " | `" << formula(recipe, role) << "` | " << lr_text(recipe, role) << " | "
+          << state_bytes_text(recipe, role) << " | " << wire(recipe.role(role)) << " |\n";
     if (preset.unverified.empty()) continue;
     out << "\nNot verified against the paper:\n\n";
     for (const std::string& doubt : preset.unverified) out << "- " << doubt << '\n';
@@ -164,12 +173,13 @@ std::string method_json(std::span<const Preset> presets) {
     for (const Role r : kRoles) {
       const RoleRecipe& role = recipe.role(r);
       nlohmann::ordered_json& row = roles[role_name(r)];
-      row["rule"] = formula(role);
+      row["rule"] = formula(recipe, r);
       for (const Key<RoleRecipe>& key : role_keys()) {
+        if (key.name == "lr" && measures_step(recipe, r)) continue;
         if (const auto value = key.get(role)) std::visit([&](const auto& x) { row[key.name] = x; }, *value);
       }
-      row["state_bytes_per_param"] = state_bytes_per_parameter(role);
-      row["state_bytes"] = state_bytes_text(role);
+      row["state_bytes_per_param"] = state_bytes_per_parameter(recipe, r);
+      row["state_bytes"] = state_bytes_text(recipe, r);
       row["wire_bits_per_param"] = wire_bits_per_parameter(role, is_sign(role));
     }
     const RoleRecipe& main = recipe.role(Role::Matrix);
@@ -178,7 +188,8 @@ std::string method_json(std::span<const Preset> presets) {
                     {"paper", preset.paper},
                     {"formula", preset.formula},
                     {"roles", roles},
-                    {"state_bytes_per_param", state_bytes_per_parameter(main)},
+                    {"step", preset.step},
+                    {"state_bytes_per_param", state_bytes_per_parameter(recipe, Role::Matrix)},
                     {"wire_bits_per_param", wire_bits_per_parameter(main, is_sign(main))},
                     {"unverified", preset.unverified}});
   }

@@ -102,6 +102,13 @@ void Aggregate::average(double ranks) {
   comm_ms_ += watch.ms();
 }
 
+AliasRanks Aggregate::step_size_ranks() {
+  return {[this](std::span<double> sums) { group_.sum(sums); },
+          [this](std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided) {
+            (*vote_)(mine, t, decided, {});
+          }};
+}
+
 std::span<const std::uint64_t> Aggregate::exchange(const Agreed& agreed, double eta) {
   sign_agreement_.reset();
   if (vote_) vote(agreed);

@@ -42,6 +42,11 @@ class Aggregate {
   /// with, the unit of error feedback. Returns the decided votes for Optimizer::step. Collective.
   std::span<const std::uint64_t> exchange(const Agreed& agreed, double eta);
 
+  /// The mean over ranks of what is averaged exactly, of a gradient that is not to be stepped along. Collective.
+  void average() { average(group_.world_size()); }
+  /// How the ranks of a vote agree on a measured step size.
+  AliasRanks step_size_ranks();
+
   /// Share of this rank's votes that equal the last decision; nothing without votes or if it abstained.
   std::optional<double> sign_agreement() const { return sign_agreement_; }
   /// Milliseconds spent with other ranks so far.

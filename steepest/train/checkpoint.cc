@@ -190,10 +190,11 @@ TrainerState load_checkpoint(const fs::path& folder, Llama& model, Optimizer& op
   check_optimizer_state(state, place, optimizer, saved.world_size);
   check_feedback_state(state, place, optimizer.parameters(), feedback, saved.world_size);
   load_weights(model, folder);
-  restore_optimizer_state(state, optimizer, group, saved.world_size);
+  const bool folded = restore_optimizer_state(state, optimizer, group, saved.world_size);
   if (feedback)
     restore_feedback_state(state, optimizer.parameters(), group, saved.world_size, saved.state.feedback_eta, *feedback);
   optimizer.set_updates(saved.state.updates);
+  if (folded) optimizer.forget_references();
   return saved.state;
 }
 

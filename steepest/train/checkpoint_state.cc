@@ -141,8 +141,9 @@ void check_optimizer_state(const SafetensorsFile& file, const std::string& place
   }
 }
 
-void restore_optimizer_state(const SafetensorsFile& file, Optimizer& optimizer, const ProcessGroup& group,
+bool restore_optimizer_state(const SafetensorsFile& file, Optimizer& optimizer, const ProcessGroup& group,
                              int saved_world_size) {
+  bool folded = false;
   for (const StateTensor& tensor : optimizer.state()) {
     const TensorView& view = *file.find(tensor.name);
     // A file's data need not be aligned, so it is copied before it is read as numbers.
@@ -154,8 +155,10 @@ void restore_optimizer_state(const SafetensorsFile& file, Optimizer& optimizer, 
       tensor.value.copy_(saved[group.rank()]);
     } else {
       tensor.value.copy_(mean_in_order(saved));
+      folded = true;
     }
   }
+  return folded;
 }
 
 }  // namespace steepest

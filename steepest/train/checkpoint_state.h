@@ -47,8 +47,8 @@ void check_optimizer_state(const SafetensorsFile& file, const std::string& place
                            int saved_world_size);
 
 /// Copies the file's tensors into the optimizer: this rank's slice if the number of ranks is the saved one, else the
-/// mean.
-void restore_optimizer_state(const SafetensorsFile& file, Optimizer& optimizer, const ProcessGroup& group,
+/// mean. Returns whether some tensor is such a mean.
+bool restore_optimizer_state(const SafetensorsFile& file, Optimizer& optimizer, const ProcessGroup& group,
                              int saved_world_size);
 
 }  // namespace steepest

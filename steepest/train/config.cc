@@ -166,6 +166,21 @@ void refuse_contradictions(const RunConfig& config) {
     fail_key("[train] warmup_steps", "is ", train.warmup_steps, ", more than max_steps ", train.max_steps,
              "; lower it");
   const DistributedSection& distributed = config.distributed;
+  if (config.optimizer.step == "alias") {
+    const std::string place = "[optimizer] step";
+    if (distributed.aggregate == "ef-mean")
+      fail_key(
+          place,
+          "is \"alias\", which measures the gradient that all ranks follow before aggregate \"ef-mean\" makes it; use "
+          "\"mean\" or \"vote\"");
+    if (train.non_finite == "abstain")
+      fail_key(place,
+               "is \"alias\", whose ranks measure together; [train] non_finite can be \"skip\" or \"refuse\", not "
+               "\"abstain\"");
+    if (distributed.aggregate == "vote" && distributed.zero == "zero")
+      fail_key(place,
+               "is \"alias\", which keeps votes as one bit each; [distributed] zero can be \"parity\" or \"plus\"");
+  }
   const DistributedSection defaults;
   const bool vote = distributed.aggregate == "vote";
   if (distributed.aggregate != "ef-mean" && distributed.block != defaults.block)

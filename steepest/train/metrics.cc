@@ -6,6 +6,7 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <vector>
 
 #include "steepest/base/error.h"
 #include "steepest/base/files.h"
@@ -20,6 +21,14 @@ constexpr std::array<std::string_view, 16> kNames = {
     "perf/tokens_per_s", "perf/step_ms", "perf/optimizer_ms", "mem/peak_bytes",  "mem/optimizer_state_bytes",
     "comm/bytes_sent",   "comm/ms",      "comm/exposed_ms",   "opt/step_size",   "opt/sign_agreement",
     "opt/skipped_steps"};
+// In the rows of methods that measure them, behind the others.
+constexpr std::array<std::string_view, 7> kMeasured = {"opt/eta",
+                                                       "opt/objective",
+                                                       "opt/d",
+                                                       "opt/dtil",
+                                                       "opt/largest_ratio",
+                                                       "opt/largest_weight",
+                                                       "opt/skipped_refreshes"};
 constexpr std::string_view kRowStart = "{\"step\":";
 
 /// The step of a complete row, or -1.
@@ -54,11 +63,17 @@ std::span<const std::string_view> metric_names() {
 }
 
 std::string metrics_row(std::int64_t step, const std::map<std::string, double>& values) {
+  const auto known = [](const auto& names, const std::string& name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
   for (const auto& entry : values)
-    if (std::find(kNames.begin(), kNames.end(), entry.first) == kNames.end())
+    if (!known(kNames, entry.first) && !known(kMeasured, entry.first))
       fail("metrics", "\"", entry.first, "\" is not the name of a metric");
+  std::vector<std::string_view> names(kNames.begin(), kNames.end());
+  for (const std::string_view name : kMeasured)
+    if (values.contains(std::string(name))) names.push_back(name);
   std::string row = concat(kRowStart, step);
-  for (const std::string_view name : kNames) {
+  for (const std::string_view name : names) {
     row += concat(",\"", name, "\":");
     const auto value = values.find(std::string(name));
     if (value == values.end() || !std::isfinite(value->second)) {

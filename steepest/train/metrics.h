@@ -13,10 +13,11 @@
 
 namespace steepest {
 
-/// Every name of a row after "step", in the order of a row.
+/// Every name of any row after "step", in the order of a row. Rows of parameter-free methods have a few more behind.
 std::span<const std::string_view> metric_names();
 
-/// A row as written: one JSON object with "step" and all names; null for a missing or non-finite value.
+/// A row as written: one JSON object with "step" and all names (and those of
+/// parameter-free methods that are given); null for a missing or non-finite value.
 std::string metrics_row(std::int64_t step, const std::map<std::string, double>& values);
 
 /// Rows are flushed when written, so that kill -9 loses none; no step stands in a file twice.

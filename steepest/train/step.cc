@@ -46,6 +46,7 @@ StepRunner::StepRunner(Llama& model, Optimizer& optimizer, const Loader& loader,
   if (windows_per_step_ % group.world_size() != 0)
     fail_key("[train] batch_tokens", "makes ", windows_per_step_, " windows a step, which ", group.world_size(),
              " ranks cannot share equally; choose a multiple of ", config.data.sequence_length * group.world_size());
+  if (optimizer_.vote_bits() > 0) optimizer_.set_ranks(aggregate_.step_size_ranks());
 }
 
 StepReport StepRunner::run(std::int64_t t, bool stop_requested) {
@@ -54,9 +55,23 @@ StepReport StepRunner::run(std::int64_t t, bool stop_requested) {
   const double local_loss = accumulate_gradients(t);
   const Agreed agreed = aggregate_.agree(local_loss, stop_requested);
   StepReport report = report_of(agreed);
-  if (!agreed.skip) update(t, agreed, report);
+  if (agreed.skip) {
+    optimizer_.skip_step();
+  } else {
+    give_further_gradients(t, agreed.loss);
+    update(t, agreed, report);
+    give_further_gradients(t, agreed.loss);
+  }
   report.comm_ms = aggregate_.comm_ms() - comm_before;
   return report;
+}
+
+void StepRunner::give_further_gradients(std::int64_t t, double loss) {
+  while (optimizer_.needs_gradient(loss)) {
+    optimizer_.zero_gradients();
+    accumulate_gradients(t);
+    aggregate_.average();
+  }
 }
 
 void StepRunner::observe() {
@@ -91,11 +106,7 @@ double StepRunner::accumulate_gradients(std::int64_t t) {
 
 void StepRunner::update(std::int64_t t, const Agreed& agreed, StepReport& report) {
   const double clip = config_.train.clip_norm;
-  if (clip > 0 && agreed.grad_norm > clip) {
-    const auto factor = static_cast<float>(clip / agreed.grad_norm);
-    scale(optimizer_.mean_gradients(), factor);
-    scale(optimizer_.voted_gradients(), factor);
-  }
+  if (clip > 0 && agreed.grad_norm > clip) optimizer_.scale_gradients(static_cast<float>(clip / agreed.grad_norm));
   const double factor = schedule_factor(config_.train, t);
   const double comm_before = aggregate_.comm_ms();
   const Stopwatch watch;

@@ -48,6 +48,7 @@ class StepRunner {
 
  private:
   double accumulate_gradients(std::int64_t t);
+  void give_further_gradients(std::int64_t t, double loss);
   void update(std::int64_t t, const Agreed& agreed, StepReport& report);
 
   Llama& model_;

@@ -154,6 +154,7 @@ class Run {
     state_.updates = optimizer_->updates();
     state_.tokens += static_cast<std::uint64_t>(config_.train.batch_tokens);
     count_skips(report);
+    if (const auto warning = optimizer_->take_warning()) say("warning: " + *warning);
     const std::int64_t check_every = config_.distributed.replica_check_every;
     if (group_->world_size() > 1 && check_every > 0 && state_.step % check_every == 0) check_weights();
     const std::uint64_t sent = group_->bytes_sent() - sent_before;
@@ -209,7 +210,8 @@ class Run {
            std::optional<double> val_loss) {
     const bool last = state_.step == config_.train.max_steps;
     if (!last && !val_loss && state_.step % config_.train.log_every != 0 && state_.step != 1) return;
-    const double lr = main_lr(config_.optimizer) * schedule_factor(config_.train, t);
+    const AliasState* const measured = optimizer_->measured();
+    const double lr = measured ? measured->gamma_step : main_lr(config_.optimizer) * schedule_factor(config_.train, t);
     std::map<std::string, double> row = {
         {"train/loss", report.skipped ? std::nan("") : report.loss},
         {"train/lr", lr},
@@ -226,12 +228,23 @@ class Run {
         {"comm/exposed_ms", report.comm_ms},
         {"opt/skipped_steps", static_cast<double>(state_.skipped_steps)}};
     if (val_loss) row["val/loss"] = *val_loss;
+    if (measured) {
+      row["opt/step_size"] = measured->gamma_step;
+      row["opt/eta"] = measured->eta;
+      row["opt/objective"] = measured->objective;
+      row["opt/d"] = measured->d;
+      row["opt/dtil"] = measured->dtil;
+      row["opt/largest_ratio"] = measured->largest_ratio;
+      row["opt/largest_weight"] = measured->weight_max;
+      row["opt/skipped_refreshes"] = static_cast<double>(measured->skipped_refreshes);
+    }
     if (report.sign_agreement) row["opt/sign_agreement"] = *report.sign_agreement;
     metrics_->write(state_.step, row);
     if (!reporter_.progress) return;
     const double mean = timer_.mean();
     const auto left = static_cast<double>(config_.train.max_steps - state_.step);
     reporter_.progress({state_.step, config_.train.max_steps, report.loss, val_loss, lr,
+                        measured ? std::optional(measured->gamma_step) : std::nullopt,
                         static_cast<double>(config_.train.batch_tokens) / mean, left * mean});
   }
 

@@ -19,6 +19,7 @@ struct Progress {
   double loss = 0;
   std::optional<double> val_loss;
   double lr = 0;
+  std::optional<double> step_size;  ///< where the step rule measures it
   double tokens_per_s = 0;
   double seconds_left = 0;
 };

@@ -250,6 +250,38 @@ TEST(NormSpec, S5_Mano) {
       1e-7);
 }
 
+// The form of multi_norm.md 2.4: eleven half-steps to norm 1, rows first and last, then sqrt(n).
+Matrix deepseek_map(Matrix u, std::size_t rows, std::size_t cols) {
+  Matrix norm(rows);
+  double mean = 0;
+  for (std::size_t i = 0; i < rows; ++i) {
+    for (std::size_t j = 0; j < cols; ++j) norm[i] += u[i * cols + j] * u[i * cols + j];
+    norm[i] = std::sqrt(norm[i]);
+    mean += norm[i] / double(rows);
+  }
+  for (std::size_t i = 0; i < u.size(); ++i)
+    if (norm[i / cols] <= 1e-3 * mean) u[i] = 0;
+  for (int k = 1; k <= 11; ++k) u = scaled(u, rows, cols, k % 2 == 1, 1);
+  for (double& x : u) x *= std::sqrt(double(cols));
+  return u;
+}
+
+TEST(NormSpec, S24_DeepSeekForm) {
+  const Matrix g2 = deepseek_map({1, 2, 2, 2, -1, 4}, 2, 3);
+  expect_near(g2, Matrix{0.788689565, 1.325117935, 0.788689565, 1.174054060, -0.493147165, 1.174054060}, 1e-8);
+  for (const Role role : {Role::Embedding, Role::Head}) {
+    expect_preset(
+        "sinkgd_deepseek", role,
+        [](auto, auto rows, auto cols, const Matrix& g, Matrix& m, Matrix& w) {
+          blend(0.95, m, g);
+          Matrix h = m;
+          blend(0.95, h, g);
+          move(2.6e-4 * 0.18, 0, deepseek_map(h, rows, cols), w);
+        },
+        1e-8);
+  }
+}
+
 TEST(NormSpec, S25_SinkhornEmaStepsAlongItsAverage) {
   OptimizerRecipe recipe = preset("sinkgd");
   recipe.role(Role::Matrix).direction = "sinkhorn_ema";

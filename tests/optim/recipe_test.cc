@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "steepest/optim/axes.h"
 #include "steepest/optim/table.h"
 
 namespace steepest {

@@ -19,12 +19,13 @@ const std::map<std::string, std::string> kSignatures = {
     {"scaled_signsgd", "9c49afcc942d62d6"}, {"ef_signsgd", "6937c880915a7e7b"}, {"normalized_sgd", "32b372b9a71fc730"},
     {"rownorm", "8de0829bab284475"},        {"mngd", "300bb8b5980a2f99"},       {"scale", "8e1f62e3d7532ff7"},
     {"rmnp", "f47d0ec3f209231f"},           {"mano", "056754c7f4f9eb86"},       {"racs", "34b7489e83b68c1b"},
+    {"adafactor", "c04c0ddeebd5ca40"},      {"adam_mini", "e9f78622c7255236"},
 };
 
-std::string signature(const std::string& method) {
+std::string signature(const std::string& method, std::uint64_t steps = 20) {
   std::vector<Parameter> parameters = make_parameters();
   Optimizer optimizer(preset(method), parameters, false);
-  for (std::uint64_t t = 0; t < 20; ++t) {
+  for (std::uint64_t t = 0; t < steps; ++t) {
     set_gradients(parameters, t);
     optimizer.step(1 - 0.04 * static_cast<double>(t));
   }
@@ -41,11 +42,11 @@ TEST(Signature, PresetsWithMatrixProductsAgreeWithThemselves) {
   for (const Preset& row : presets()) {
     if (!by_products(row)) continue;
     omp_set_num_threads(1);
-    const std::string expect = signature(row.name);
-    on_every_target([&] { EXPECT_EQ(signature(row.name), expect) << row.name; });
+    const std::string expect = signature(row.name, 3);
+    on_every_target([&] { EXPECT_EQ(signature(row.name, 3), expect) << row.name; });
     for (const int threads : {2, 5}) {
       omp_set_num_threads(threads);
-      EXPECT_EQ(signature(row.name), expect) << row.name << ", " << threads << " threads";
+      EXPECT_EQ(signature(row.name, 3), expect) << row.name << ", " << threads << " threads";
     }
     omp_set_num_threads(1);
   }

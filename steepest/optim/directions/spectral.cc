@@ -28,7 +28,7 @@ void by_tiles(const Operand& o, const StepNumbers* step, float* out, Scratch& sc
   const PolarSet& set = find_polar_set(o.role.polar);
   const PolarStart start = polar_start(matrix(o.h, o), set, o.role.steps);
   const at::Tensor g = start.g.contiguous();
-  polar_by_tiles(start.schedule, start.factor / set.margin, g.const_data_ptr<float>(), o.rows, o.cols,
+  polar_by_tiles(with_margin(start.schedule, set.margin), start.factor, g.const_data_ptr<float>(), o.rows, o.cols,
                  1 / raw_spectral(o.rows, o.cols), step, out, scratch);
 }
 
