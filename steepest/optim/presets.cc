@@ -71,12 +71,22 @@ std::array<RoleRecipe, 4> deepseek(double lr) {
 }
 
 // Steps in the ball of each role's norm; `decay` 1 is the constrained form, x <- (1 - lr) x - lr radius X.
-std::array<RoleRecipe, 4> scion(double decay) {
+std::array<RoleRecipe, 4> scion(double decay, const char* memory = "ema") {
   const auto ball = [&](const char* direction, const char* scaling, double radius, double wd) {
-    return with_scale(with_scaling(with_momentum(role("ema", direction, 3.6e-4, wd), 0.9), scaling), radius);
+    return with_scale(with_scaling(with_momentum(role(memory, direction, 3.6e-4, wd), 0.9), scaling), radius);
   };
   return {ball("spectral", "opnorm", 50, decay), ball("sign", "rms", 50, decay), ball("sign", "fan_in", 3000, decay),
           ball("frobenius", "rms", 1, 0)};
+}
+
+RoleRecipe random_start(RoleRecipe r) {
+  r.v0 = "random";
+  return r;
+}
+
+RoleRecipe noisy(RoleRecipe r, double deviation) {
+  r.noise = deviation;
+  return r;
 }
 
 RoleRecipe adafactor() {
@@ -134,6 +144,19 @@ std::span<const Preset> presets() {
        "m <- b1 m + (1-b1) g; v <- b2 v + (1-b2) g^2; x <- x - lr ((m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps) + wd x)",
        everywhere(role("adam", "identity", 1e-3, 0.1)),
        {}},
+      {"adam",
+       "Adam without weight decay",
+       "Adam: A Method for Stochastic Optimization, arXiv 1412.6980",
+       "m <- b1 m + (1-b1) g; v <- b2 v + (1-b2) g^2; x <- x - lr (m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps)",
+       everywhere(role("adam", "identity", 1e-3)),
+       {}},
+      {"adam_v0",
+       "Adam whose second moment starts from random numbers: a warm-up of about 1,000 steps for each coordinate",
+       "Revisiting the Initial Steps in Adaptive Gradient Descent Optimization, arXiv 2412.02153",
+       "v_0 = sigma/(fan_in + fan_out) chi^2; then Adam, its bias corrections unchanged",
+       everywhere(random_start(role("adam", "identity", 1e-3))),
+       {"whether the published data form contains the variance term",
+        "where sigma enters in its mean-and-random form"}},
       {"sgd",
        "plain gradient descent",
        "A Stochastic Approximation Method, Robbins and Monro 1951",
@@ -158,6 +181,12 @@ std::span<const Preset> presets() {
        "c = b1 m + (1-b1) g; x <- x - lr (sign(c) + wd x); m <- b2 m + (1-b2) g",
        everywhere(role("lion", "sign", 3e-4, 0.3)),
        {}},
+      {"noisy_signsgd",
+       "sign of the gradient plus noise, for votes of workers with different data",
+       "Distributed Training with Heterogeneous Data: Bridging Median- and Mean-Based Algorithms, arXiv 1906.01736",
+       "x <- x - lr (sign(g + b z) + wd x), z normal, drawn by each worker for itself",
+       everywhere(noisy(role("none", "sign", 1e-3), 1e-4)),
+       {"the paper's noise levels"}},
       {"scaled_signsgd",
        "sign of the gradient times its mean magnitude in blocks, stateless",
        "Error Feedback Fixes SignSGD and other Gradient Compression Schemes, arXiv 1901.09847",
@@ -213,6 +242,12 @@ std::span<const Preset> presets() {
        "Training Deep Learning Models with Norm-Constrained LMOs, arXiv 2502.07529",
        "d <- (1-a) d + a g; x <- x - lr rho lmo(d); lmo: sqrt(d_out/d_in) UV^T, head sign(d)/d_in",
        scion(0),
+       {"the radius of an untied embedding and the treatment of norm gains", "the paper's result tables"}},
+      {"scion_light",
+       "Scion with its average in the gradients' own memory: no state",
+       "Training Deep Learning Models with Norm-Constrained LMOs, arXiv 2502.07529",
+       "g <- (1-a) g + new g; x <- (1-lr) x - lr rho lmo(g); lmo: sqrt(d_out/d_in) UV^T, head sign(g)/d_in",
+       scion(1, "kept"),
        {"the radius of an untied embedding and the treatment of norm gains", "the paper's result tables"}},
       {"adafactor",
        "second moment of a matrix from its row and column sums",

@@ -50,7 +50,7 @@ TEST(NormSpec, ScionStartDependsOnTheSeedAndThePlaceAlone) {
   initialize_scion(other.parameters, {1, 1, 1, 1}, 8);
   for (std::size_t i = 0; i < a.parameters.size(); ++i) {
     EXPECT_TRUE(at::equal(a.parameters[i].value, b.parameters[i].value));
-    if (a.parameters[i].role != Role::Vector) EXPECT_FALSE(at::equal(a.parameters[i].value, other.parameters[i].value));
+    EXPECT_EQ(at::equal(a.parameters[i].value, other.parameters[i].value), a.parameters[i].role == Role::Vector);
   }
   EXPECT_FALSE(at::equal(a.parameters[1].value, a.parameters[2].value));  // two projections of one shape
 }
