@@ -75,7 +75,7 @@ const std::vector<Key<CheckpointSection>>& checkpoint_keys() {
       number<S>("every", &S::every, 0, kHuge, "steps between checkpoints; 0 saves the last step only"),
       number<S>("keep", &S::keep, 1, 1e6, "checkpoints kept, newest first"),
       text<S>("worker_state", &S::worker_state, {"exact", "folded"},
-              "momentum that differs between ranks: stored for each (bit-exact resume) or as the mean"),
+              "what differs between ranks (momentum, residuals): stored for each (bit-exact resume) or as the mean"),
   };
   return table;
 }
