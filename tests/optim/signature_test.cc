@@ -14,12 +14,32 @@ namespace steepest {
 namespace {
 
 const std::map<std::string, std::string> kSignatures = {
-    {"adamw", "3e599388b6038e04"},          {"sgd", "f1675558d14254b1"},        {"signsgd", "9c956911938e9ab3"},
-    {"signum", "6cb55454ba2d2124"},         {"lion", "ad0643fc5568b5d1"},       {"sinkgd", "9b9c5e84b262f189"},
-    {"scaled_signsgd", "9c49afcc942d62d6"}, {"ef_signsgd", "6937c880915a7e7b"}, {"normalized_sgd", "32b372b9a71fc730"},
-    {"rownorm", "8de0829bab284475"},        {"mngd", "300bb8b5980a2f99"},       {"scale", "8e1f62e3d7532ff7"},
-    {"rmnp", "f47d0ec3f209231f"},           {"mano", "056754c7f4f9eb86"},       {"racs", "34b7489e83b68c1b"},
-    {"adafactor", "c04c0ddeebd5ca40"},      {"adam_mini", "e9f78622c7255236"},
+    {"adamw", "3e599388b6038e04"},
+    {"sgd", "f1675558d14254b1"},
+    {"signsgd", "9c956911938e9ab3"},
+    {"signum", "6cb55454ba2d2124"},
+    {"lion", "ad0643fc5568b5d1"},
+    {"sinkgd", "9b9c5e84b262f189"},
+    {"scaled_signsgd", "9c49afcc942d62d6"},
+    {"ef_signsgd", "6937c880915a7e7b"},
+    {"normalized_sgd", "32b372b9a71fc730"},
+    {"rownorm", "8de0829bab284475"},
+    {"mngd", "300bb8b5980a2f99"},
+    {"scale", "8e1f62e3d7532ff7"},
+    {"rmnp", "f47d0ec3f209231f"},
+    {"mano", "056754c7f4f9eb86"},
+    {"racs", "34b7489e83b68c1b"},
+    {"adafactor", "c04c0ddeebd5ca40"},
+    {"adam_mini", "e9f78622c7255236"},
+    {"adam", "53499862d9a437fa"},
+    {"adam_v0", "da5b69f47a09a391"},
+    {"alias", "4c8c1168ebac2180"},
+    {"alias_adam", "5fd7e412cc87a620"},
+    {"alias_llm", "4cda5e4b9b55bc26"},
+    {"alias_llm_paper", "4cda5e4b9b55bc26"},
+    {"alias_scale", "984e344f9a2fa5e0"},
+    {"noisy_signsgd", "bab6691950f0bfdf"},
+    {"sos", "9c956911938e9ab3"},
 };
 
 std::string signature(const std::string& method, std::uint64_t steps = 20) {
