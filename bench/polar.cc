@@ -1,7 +1,7 @@
 // Muon's matrices: polar factors of llama-60m's 56 hidden matrices (8 layers of four 512 x 512, two 1376 x 512, one
 // 512 x 1376), five Jordan steps. Peer: eager bf16 Newton-Schulz as KellerJordan/Muon writes it, on stacks of equal
 // shapes with bmm. Both sides alternate in one run; printed are medians, the spread and the median of the ratios.
-//   OMP_NUM_THREADS=1 build/polar [repetitions]
+//   OMP_NUM_THREADS=1 build/bench/polar [repetitions]
 #include "steepest/optim/directions/polar.h"
 
 #include <ATen/ATen.h>

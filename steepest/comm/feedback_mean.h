@@ -38,6 +38,8 @@ class FeedbackMean {
 
   /// Step size of the last call; 0 before the first.
   double last_eta() const { return last_eta_; }
+  /// Whether there are residuals: always with several ranks, with one until it has paid what it was restored from.
+  bool owes() const { return size_ > 0 && (group_.world_size() > 1 || !r_.empty()); }
   /// e of this rank; empty for one rank.
   std::span<const float> worker_residual() const { return e_; }
   /// r of all shards, the same on every rank. Collective.

@@ -18,27 +18,31 @@ std::uint64_t tail_mask(std::size_t bits) {
 
 }  // namespace
 
-VoteExchange::VoteExchange(ProcessGroup& group, std::size_t bits, VoteScheme scheme)
-    : group_(group), bits_(bits), scheme_(scheme) {
+VoteExchange::VoteExchange(ProcessGroup& group, std::size_t bits, VoteScheme scheme, VoteRules rules)
+    : group_(group), bits_(bits), plane_(words_for(bits)), scheme_(scheme), rules_(rules) {
   const auto ranks = static_cast<std::size_t>(group.world_size());
-  const std::size_t words = words_for(bits);
   const std::size_t parts = scheme == VoteScheme::Shards ? ranks : 1;
-  const std::size_t units = (words + kShardUnit - 1) / kShardUnit;
+  const std::size_t units = (plane_ + kShardUnit - 1) / kShardUnit;
   std::size_t total = 0;
   for (std::size_t r = 0; r < parts; ++r) {
-    const std::size_t begin = std::min(units * r / parts * kShardUnit, words);
-    const std::size_t end = std::min(units * (r + 1) / parts * kShardUnit, words);
+    const std::size_t begin = std::min(units * r / parts * kShardUnit, plane_);
+    const std::size_t end = std::min(units * (r + 1) / parts * kShardUnit, plane_);
     shards_.push_back({begin, end - begin, std::min(bits, end * 64) - std::min(bits, begin * 64)});
     slot_.push_back(total);
-    total += kHeaderWords + (end - begin);
+    total += message_words(r);
   }
   if (ranks == 1) return;
-  const std::size_t own = shards_[scheme == VoteScheme::Shards ? static_cast<std::size_t>(group.rank()) : 0].words;
   by_shard_.resize(total);
-  by_sender_.resize(ranks * (kHeaderWords + own));
+  by_sender_.resize(ranks * message_words(scheme == VoteScheme::Shards ? static_cast<std::size_t>(group.rank()) : 0));
 }
 
-WireHeader VoteExchange::header(MessageKind kind, std::uint64_t t, std::size_t shard, int sender) const {
+// An empty shard (fewer than 512 M parameters) has no messages.
+std::size_t VoteExchange::message_words(std::size_t shard) const {
+  const std::size_t words = shards_[shard].words;
+  return words == 0 ? 0 : kHeaderWords + rules_.planes() * words;
+}
+
+WireHeader VoteExchange::header(MessageKind kind, std::uint64_t t, std::size_t shard, std::size_t sender) const {
   WireHeader header;
   header.kind = kind;
   header.step = t;
@@ -47,14 +51,23 @@ WireHeader VoteExchange::header(MessageKind kind, std::uint64_t t, std::size_t s
   header.bits = shards_[shard].bits;
   header.ranks = static_cast<std::uint32_t>(group_.world_size());
   header.sender = static_cast<std::uint32_t>(sender);
-  header.votes_counted = kind == MessageKind::Decision ? header.ranks : 0;
+  header.flags = static_cast<std::uint32_t>(rules_.zero) << wire_flags::kZeroRuleShift;
+  if (rules_.planes() == 2) header.flags |= wire_flags::kSecondPlane;
+  if (rules_.tie == TieRule::Plus) header.flags |= wire_flags::kTiePlus;
+  if (kind == MessageKind::Vote && !voting_[sender]) header.flags |= wire_flags::kAbstain;
+  header.votes_counted = kind == MessageKind::Decision ? voters_ : 0;
   return header;
 }
 
-void VoteExchange::operator()(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided) {
-  if (mine.size() != words_for(bits_) || decided.size() != mine.size())
-    group_.fail_here(concat("a vote of ", bits_, " bits needs ", words_for(bits_), " words; it got ", mine.size(),
-                            " and ", decided.size()));
+void VoteExchange::operator()(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided,
+                              std::span<const int> abstaining) {
+  if (mine.size() != words() || decided.size() != words())
+    group_.fail_here(
+        concat("a vote of ", bits_, " bits needs ", words(), " words; it got ", mine.size(), " and ", decided.size()));
+  voting_.assign(static_cast<std::size_t>(group_.world_size()), true);
+  for (const int rank : abstaining) voting_.at(static_cast<std::size_t>(rank)) = false;
+  voters_ = static_cast<unsigned>(std::count(voting_.begin(), voting_.end(), true));
+  if (voters_ == 0) group_.fail_here("all ranks abstain; skip the step");
   if (mine.empty()) return;
   if (group_.world_size() == 1)
     std::copy(mine.begin(), mine.end(), decided.begin());
@@ -62,79 +75,100 @@ void VoteExchange::operator()(std::span<const std::uint64_t> mine, std::uint64_t
     gather_all(mine, t, decided);
   else
     by_shards(mine, t, decided);
-  decided.back() &= tail_mask(bits_);
+  for (std::size_t p = 1; p <= rules_.planes(); ++p) decided[p * plane_ - 1] &= tail_mask(bits_);
+}
+
+void VoteExchange::fill(std::span<std::uint64_t> payload, std::size_t shard, std::span<const std::uint64_t> stream,
+                        bool voting) const {
+  const auto [first, words, bits] = shards_[shard];
+  for (std::size_t p = 0; p < rules_.planes(); ++p) {
+    const std::span<std::uint64_t> plane = payload.subspan(p * words, words);
+    if (voting)
+      std::copy_n(stream.begin() + static_cast<std::ptrdiff_t>(p * plane_ + first), words, plane.begin());
+    else
+      std::fill(plane.begin(), plane.end(), 0);
+    plane.back() &= tail_mask(bits);
+  }
+}
+
+// Decides a shard from the payloads of those who vote.
+void VoteExchange::count(std::span<std::uint64_t* const> payloads, std::size_t shard, std::uint64_t t,
+                         std::span<std::uint64_t> decided) const {
+  const auto [first, words, bits] = shards_[shard];
+  if (rules_.planes() == 1) {
+    const std::vector<const std::uint64_t*> voters(payloads.begin(), payloads.end());
+    return vote(voters, words, vote_threshold(voters_, t, rules_.tie), &decided[first]);
+  }
+  std::vector<TernaryPlanes> voters;
+  for (std::uint64_t* const payload : payloads) voters.push_back({payload, payload + words});
+  vote_ternary(voters, words, {&decided[first], &decided[plane_ + first]});
 }
 
 void VoteExchange::gather_all(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided) {
   const auto ranks = static_cast<std::size_t>(group_.world_size());
-  const std::size_t size = kHeaderWords + mine.size();
-  std::copy(mine.begin(), mine.end(), by_shard_.begin() + kHeaderWords);
-  by_shard_.back() &= tail_mask(bits_);
-  seal_message(std::as_writable_bytes(std::span(by_shard_)), header(MessageKind::Vote, t, 0, group_.rank()));
+  const auto me = static_cast<std::size_t>(group_.rank());
+  const std::size_t size = message_words(0);
+  fill(std::span(by_shard_).subspan(kHeaderWords), 0, mine, voting_[me]);
+  seal_message(std::as_writable_bytes(std::span(by_shard_)), header(MessageKind::Vote, t, 0, me));
 
   const std::vector<std::span<const std::byte>> outgoing(ranks, std::as_bytes(std::span(by_shard_)));
   std::vector<std::span<std::byte>> incoming(ranks);
-  std::vector<const std::uint64_t*> voters(ranks);
+  std::vector<std::uint64_t*> payloads;
   for (std::size_t r = 0; r < ranks; ++r) {
-    const std::span<std::uint64_t> message(by_sender_.data() + r * size, size);
+    const std::span<std::uint64_t> message = std::span(by_sender_).subspan(r * size, size);
     incoming[r] = std::as_writable_bytes(message);
-    voters[r] = static_cast<int>(r) == group_.rank() ? mine.data() : message.data() + kHeaderWords;
+    if (voting_[r]) payloads.push_back((r == me ? by_shard_.data() : message.data()) + kHeaderWords);
   }
   group_.exchange(outgoing, incoming);
   for (std::size_t r = 0; r < ranks; ++r)
-    if (static_cast<int>(r) != group_.rank())
-      require_message(group_, std::as_bytes(std::span(by_sender_).subspan(r * size, size)),
-                      header(MessageKind::Vote, t, 0, static_cast<int>(r)));
-  vote(voters, mine.size(), vote_threshold(static_cast<unsigned>(ranks), t), decided.data());
+    if (r != me) require_message(group_, incoming[r], header(MessageKind::Vote, t, 0, r));
+  count(payloads, 0, t, decided);
 }
 
 void VoteExchange::by_shards(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided) {
   const auto ranks = static_cast<std::size_t>(group_.world_size());
   const auto me = static_cast<std::size_t>(group_.rank());
-  const Shard own = shards_[me];
-  const std::size_t own_size = kHeaderWords + own.words;
-  const auto about = [&](std::size_t r) {
-    return std::span(by_shard_).subspan(slot_[r], kHeaderWords + shards_[r].words);
-  };
+  const std::size_t own_size = message_words(me);
+  const auto about = [&](std::size_t r) { return std::span(by_shard_).subspan(slot_[r], message_words(r)); };
   const auto from = [&](std::size_t r) { return std::span(by_sender_).subspan(r * own_size, own_size); };
   std::vector<std::span<const std::byte>> outgoing(ranks);
   std::vector<std::span<std::byte>> incoming(ranks);
-  std::vector<const std::uint64_t*> voters(ranks);
 
-  // Votes go to the owner of each shard. An empty shard (fewer than 512 M parameters) has no messages.
+  // Votes go to the owner of each shard.
   for (std::size_t r = 0; r < ranks; ++r) {
-    voters[r] = r == me ? mine.data() + own.first_word : from(r).data() + kHeaderWords;
-    if (own.words > 0) incoming[r] = std::as_writable_bytes(from(r));
-    if (r == me || shards_[r].words == 0) continue;
-    const std::span<std::uint64_t> message = about(r);
-    std::copy_n(mine.data() + shards_[r].first_word, shards_[r].words, message.data() + kHeaderWords);
-    if (shards_[r].first_word + shards_[r].words == mine.size()) message.back() &= tail_mask(bits_);
-    seal_message(std::as_writable_bytes(message), header(MessageKind::Vote, t, r, group_.rank()));
-    outgoing[r] = std::as_bytes(message);
+    incoming[r] = std::as_writable_bytes(from(r));
+    if (shards_[r].words == 0) continue;
+    fill(about(r).subspan(kHeaderWords), r, mine, voting_[me]);
+    if (r == me) continue;
+    seal_message(std::as_writable_bytes(about(r)), header(MessageKind::Vote, t, r, me));
+    outgoing[r] = std::as_bytes(about(r));
   }
   group_.exchange(outgoing, incoming);
-  if (own.words > 0) {
-    for (std::size_t r = 0; r < ranks; ++r)
-      if (r != me)
-        require_message(group_, std::as_bytes(from(r)), header(MessageKind::Vote, t, me, static_cast<int>(r)));
-    vote(voters, own.words, vote_threshold(static_cast<unsigned>(ranks), t), decided.data() + own.first_word);
+  if (own_size > 0) {
+    std::vector<std::uint64_t*> payloads;
+    for (std::size_t r = 0; r < ranks; ++r) {
+      if (r != me) require_message(group_, incoming[r], header(MessageKind::Vote, t, me, r));
+      if (voting_[r]) payloads.push_back((r == me ? about(me) : from(r)).data() + kHeaderWords);
+    }
+    count(payloads, me, t, decided);
   }
 
   // Decisions go to everyone, in the buffers that the votes have left.
-  if (own.words > 0) {
-    std::copy_n(decided.data() + own.first_word, own.words, from(me).data() + kHeaderWords);
-    if (own.first_word + own.words == mine.size()) from(me).back() &= tail_mask(bits_);
-    seal_message(std::as_writable_bytes(from(me)), header(MessageKind::Decision, t, me, group_.rank()));
+  if (own_size > 0) {
+    fill(from(me).subspan(kHeaderWords), me, decided, true);
+    seal_message(std::as_writable_bytes(from(me)), header(MessageKind::Decision, t, me, me));
   }
   for (std::size_t r = 0; r < ranks; ++r) {
-    outgoing[r] = own.words > 0 ? std::as_bytes(from(me)) : std::span<const std::byte>();
-    incoming[r] = shards_[r].words > 0 ? std::as_writable_bytes(about(r)) : std::span<std::byte>();
+    outgoing[r] = std::as_bytes(from(me));
+    incoming[r] = std::as_writable_bytes(about(r));
   }
   group_.exchange(outgoing, incoming);
   for (std::size_t r = 0; r < ranks; ++r) {
     if (r == me || shards_[r].words == 0) continue;
-    require_message(group_, std::as_bytes(about(r)), header(MessageKind::Decision, t, r, static_cast<int>(r)));
-    std::copy_n(about(r).data() + kHeaderWords, shards_[r].words, decided.data() + shards_[r].first_word);
+    require_message(group_, incoming[r], header(MessageKind::Decision, t, r, r));
+    for (std::size_t p = 0; p < rules_.planes(); ++p)
+      std::copy_n(about(r).begin() + static_cast<std::ptrdiff_t>(kHeaderWords + p * shards_[r].words), shards_[r].words,
+                  decided.begin() + static_cast<std::ptrdiff_t>(p * plane_ + shards_[r].first_word));
   }
 }
 

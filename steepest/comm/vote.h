@@ -4,7 +4,7 @@
 //   Shards     2 (M-1)/M    scheme (c): all-to-all of shards, vote by each shard's owner, all-gather of the decisions
 //   AllGather  M-1          scheme (b): everyone gets everything and votes itself; one collective instead of two
 // Both send 1 bit for two ranks, where AllGather is used; Shards is used for more. Shards start at multiples of 512
-// bits.
+// bits. Votes that may be 0 are two planes and cost twice that.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,7 @@
 
 #include "steepest/comm/process_group.h"
 #include "steepest/comm/wire.h"
+#include "steepest/kernels/bits.h"
 
 namespace steepest {
 
@@ -22,18 +23,34 @@ constexpr VoteScheme vote_scheme_for(int world_size) {
   return world_size <= 2 ? VoteScheme::AllGather : VoteScheme::Shards;
 }
 
+/// What zeros are packed as (in the numbers of the wire) and what ties are worth, the same on all ranks. Zero: a second
+/// plane says what is not zero, and a coordinate with as many + as - is decided as 0.
+struct VoteRules {
+  enum class Zero { Parity = 0, Zero = 1, Plus = 2 };
+  Zero zero = Zero::Parity;
+  TieRule tie = TieRule::Parity;
+
+  std::size_t planes() const { return zero == Zero::Zero ? 2 : 1; }
+};
+
 /// Exchanges and counts votes of a fixed number of bits. Keeps buffers of M d/8 bytes (AllGather) or d/4 bytes
-/// (Shards). `group` must outlive it.
+/// (Shards) per plane. `group` must outlive it.
 class VoteExchange {
  public:
-  VoteExchange(ProcessGroup& group, std::size_t bits)
-      : VoteExchange(group, bits, vote_scheme_for(group.world_size())) {}
-  VoteExchange(ProcessGroup& group, std::size_t bits, VoteScheme scheme);
+  VoteExchange(ProcessGroup& group, std::size_t bits, VoteRules rules = {})
+      : VoteExchange(group, bits, vote_scheme_for(group.world_size()), rules) {}
+  VoteExchange(ProcessGroup& group, std::size_t bits, VoteScheme scheme, VoteRules rules = {});
 
-  /// decided bit = 1 (negative) iff more than T ranks have a 1 in `mine`; T by the parity of t for even M (3.4). `t` is
-  /// the number of completed updates, equal on all ranks. Both spans have words_for(bits) words; padding bits of `mine`
-  /// are ignored, those of `decided` become 0. Throws Error when a rank is gone or its message does not fit.
-  void operator()(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided);
+  /// Words of a vote and of a decision: those of the negative plane, then those of the non-zero plane if there is one.
+  std::size_t words() const { return rules_.planes() * plane_; }
+
+  /// decided bit = 1 (negative) iff more than T of the votes that count have a 1 in `mine`; T by the tie rule and the
+  /// parity of t where their number is even (3.4). `t` is the number of completed updates, equal on all ranks. Both
+  /// spans have words() words; padding bits of `mine` are ignored, those of `decided` become 0. `abstaining`, the same
+  /// on all ranks: ranks whose votes do not count (3.2), not all of them; their `mine` is not read.
+  /// Throws Error when a rank is gone or its message does not fit.
+  void operator()(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided,
+                  std::span<const int> abstaining = {});
 
  private:
   struct Shard {
@@ -42,13 +59,24 @@ class VoteExchange {
     std::uint64_t bits = 0;
   };
 
-  WireHeader header(MessageKind kind, std::uint64_t t, std::size_t shard, int sender) const;
+  WireHeader header(MessageKind kind, std::uint64_t t, std::size_t shard, std::size_t sender) const;
+  std::size_t message_words(std::size_t shard) const;
+  /// The payload about a shard <- its words in a stream of planes, with clean padding, or zeros from a rank that does
+  /// not vote.
+  void fill(std::span<std::uint64_t> payload, std::size_t shard, std::span<const std::uint64_t> stream,
+            bool voting) const;
+  void count(std::span<std::uint64_t* const> payloads, std::size_t shard, std::uint64_t t,
+             std::span<std::uint64_t> decided) const;
   void gather_all(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided);
   void by_shards(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided);
 
   ProcessGroup& group_;
   std::size_t bits_;
+  std::size_t plane_;  ///< words of a plane
   VoteScheme scheme_;
+  VoteRules rules_;
+  std::vector<bool> voting_;  ///< per rank: whether its vote counts in this call
+  unsigned voters_ = 0;       ///< how many do
   std::vector<Shard> shards_;
   std::vector<std::size_t> slot_;        ///< where the message about shard r begins in by_shard_, in words
   std::vector<std::uint64_t> by_shard_;  ///< one message per shard: votes going out, then decisions coming in

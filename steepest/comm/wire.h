@@ -22,6 +22,13 @@ enum class MessageKind : std::uint16_t { Vote = 1, Decision = 2, FeedbackUp = 3,
 
 inline constexpr std::size_t kWireHeaderBytes = 64;
 
+namespace wire_flags {
+inline constexpr std::uint32_t kAbstain = 1u << 1;
+inline constexpr std::uint32_t kSecondPlane = 1u << 2;
+inline constexpr int kZeroRuleShift = 3;
+inline constexpr std::uint32_t kTiePlus = 1u << 5;
+}  // namespace wire_flags
+
 /// What a chunk is; magic, version and hash are added when it is written.
 struct WireHeader {
   MessageKind kind = MessageKind::Vote;

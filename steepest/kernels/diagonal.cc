@@ -24,13 +24,14 @@ namespace {
 namespace hn = hwy::HWY_NAMESPACE;
 namespace ew = elementwise;
 
-/// (h_kj c_j)^2 of row k of a group.
+/// (h_kj c_j)^2 of row k of a group. Meanwhile the row `ahead` elements further on comes into cache.
 struct ScaledSquare {
   const float* h;
   const float* c;
-  std::size_t cols;
+  std::size_t cols, ahead;
   template <class D>
   HWY_INLINE hn::Vec<D> operator()(D d, std::size_t j, std::size_t k) const {
+    hwy::Prefetch(h + ahead + k * cols + j);
     const auto t = hn::Mul(hn::LoadU(d, h + k * cols + j), hn::LoadU(d, c + j));
     return hn::Mul(t, t);
   }
@@ -66,20 +67,20 @@ HWY_INLINE float rms_factor(float sum, const float* h, const float* c, std::size
 }
 
 template <std::size_t kRows>
-HWY_INLINE void row_factors(const float* h, const float* c, std::size_t cols, bool root, float gain, float* r) {
+HWY_INLINE void row_factors(const float* h, const float* c, std::size_t cols, std::size_t ahead, bool root, float gain,
+                            float* r) {
   float sum[kRows];
-  slots::sums<float, kRows>(cols, ScaledSquare{h, c, cols}, sum);
+  slots::sums<float, kRows>(cols, ScaledSquare{h, c, cols, ahead}, sum);
   for (std::size_t k = 0; k < kRows; ++k)
     if (r[k] >= 0) r[k] = root ? gain * std::sqrt(sum[k]) : rms_factor(sum[k], h + k * cols, c, cols);
 }
 
-// sums_j += (r_k h_kj)^2 for kRows consecutive rows, in row order. The first rows of a tile start the sums. Meanwhile
-// the row `ahead` elements further on comes into cache.
+// sums_j += (r_k h_kj)^2 for kRows consecutive rows, in row order. The first rows of a tile start the sums.
 template <std::size_t kRows>
 struct AddSquares {
   const float* h;
   const float* r;
-  std::size_t cols, ahead;
+  std::size_t cols;
   float* sums;
   bool first;
   template <class D>
@@ -88,22 +89,23 @@ struct AddSquares {
     for (std::size_t k = 0; k < kRows; ++k) {
       const auto t = hn::Mul(hn::LoadU(d, h + k * cols + j), hn::Set(d, r[k]));
       sum = hn::Add(sum, hn::Mul(t, t));
-      hwy::Prefetch(h + ahead + k * cols + j);
     }
     hn::StoreU(sum, d, sums + j);
   }
 };
 
-// r_i h_ij c_j of one row and what becomes of it.
+// r_i h_ij c_j of one row and what becomes of it. Weights come from memory, h often from cache: one stream alone does
+// not keep memory busy, so weights are asked for early.
 template <bool kMomentum, bool kMove>
 struct Send {
   const float* h;
   const float* c;
   float r;
   const Destination& to;
-  std::size_t at;
+  std::size_t at, ahead;
   template <class D>
   HWY_INLINE void operator()(D d, std::size_t j) const {
+    if (kMove) hwy::Prefetch(to.out + at + ahead + j);
     auto x = hn::Mul(hn::Mul(hn::Set(d, r), hn::LoadU(d, h + j)), hn::LoadU(d, c + j));
     if (kMomentum) {
       x = ew::blend(d, to.beta, hn::LoadU(d, to.momentum + at + j), to.rest, x);
@@ -117,31 +119,33 @@ struct Send {
 };
 
 HWY_INLINE void send_row(const float* h, const float* c, float r, const Destination& to, std::size_t at,
-                         std::size_t cols) {
+                         std::size_t cols, std::size_t size) {
+  const std::size_t ahead = std::min<std::size_t>(2048, size - at - cols);
   if (to.momentum && to.step)
-    ew::each(cols, Send<true, true>{h, c, r, to, at});
+    ew::each(cols, Send<true, true>{h, c, r, to, at, ahead});
   else if (to.momentum)
-    ew::each(cols, Send<true, false>{h, c, r, to, at});
+    ew::each(cols, Send<true, false>{h, c, r, to, at, ahead});
   else if (to.step)
-    ew::each(cols, Send<false, true>{h, c, r, to, at});
+    ew::each(cols, Send<false, true>{h, c, r, to, at, ahead});
   else
-    ew::each(cols, Send<false, false>{h, c, r, to, at});
+    ew::each(cols, Send<false, false>{h, c, r, to, at, ahead});
 }
 
 template <std::size_t kRows>
 HWY_INLINE void group(const DiagonalPass& p, std::size_t i, bool first, float* sums) {
   const std::size_t cols = p.matrix.cols;
   const float* h = p.matrix.h + i * cols;
+  const std::size_t ahead = i + 2 * kRows <= p.matrix.rows ? kRows * cols : 0;
   constexpr std::size_t kTogether = std::min(kRows, slots::kSumsAtOnce<float>);
   if (p.rows != RowFactor::Keep)
     for (std::size_t k = 0; k < kRows; k += kTogether)
-      row_factors<kTogether>(h + k * cols, p.c, cols, p.rows == RowFactor::Root, p.gain, p.r + i + k);
+      row_factors<kTogether>(h + k * cols, p.c, cols, ahead, p.rows == RowFactor::Root, p.gain, p.r + i + k);
   float r[kRows];
   for (std::size_t k = 0; k < kRows; ++k) r[k] = std::max(p.r[i + k], 0.0f);
-  const std::size_t ahead = i + 2 * kRows <= p.matrix.rows ? kRows * cols : 0;
-  if (sums) ew::each(cols, AddSquares<kRows>{h, r, cols, ahead, sums, first});
+  if (sums) ew::each(cols, AddSquares<kRows>{h, r, cols, sums, first});
   if (p.to)
-    for (std::size_t k = 0; k < kRows; ++k) send_row(h + k * cols, p.c, r[k], *p.to, (i + k) * cols, cols);
+    for (std::size_t k = 0; k < kRows; ++k)
+      send_row(h + k * cols, p.c, r[k], *p.to, (i + k) * cols, cols, p.matrix.size());
 }
 
 // Rows begin..end and this tile's column sums. A group of rows shares the loads of c and of the sums; how rows are

@@ -6,6 +6,7 @@
 #define STEEPEST_KERNELS_ELEMENTWISE_INL_H_
 #endif
 
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <cstddef>
@@ -26,12 +27,23 @@ HWY_INLINE hn::Vec<D> blend(D d, float beta, hn::Vec<D> old, float rest, hn::Vec
   return hn::Add(hn::Mul(hn::Set(d, beta), old), hn::Mul(hn::Set(d, rest), g));
 }
 
+/// Asks for the cache line that a loop will reach 2 KiB after p. The hardware's own prefetching stops at every page of
+/// 4 KiB, and a loop of many instructions per line keeps too few loads in flight: 20 % of the bandwidth.
+template <class T>
+HWY_INLINE void ahead(const T* p) {
+  hwy::Prefetch(reinterpret_cast<const char*>(p) + 2048);
+}
+
 /// Memories: h of the elements i .. i + lanes - 1 of a TypedSlice, state updated in place.
 struct NoMemory {
   explicit NoMemory(const MemoryNumbers&) {}
   template <class D, class S>
   HWY_INLINE hn::Vec<D> operator()(D d, const S& s, std::size_t i) const {
     return load(d, s.gradient + i);
+  }
+  template <class S>
+  HWY_INLINE void prefetch(const S& s, std::size_t i) const {
+    ahead(s.gradient + i);
   }
 };
 
@@ -44,6 +56,11 @@ struct Ema {
     hn::StoreU(m, d, s.first + i);
     return m;
   }
+  template <class S>
+  HWY_INLINE void prefetch(const S& s, std::size_t i) const {
+    ahead(s.gradient + i);
+    ahead(s.first + i);
+  }
 };
 
 struct Nesterov {
@@ -55,6 +72,11 @@ struct Nesterov {
     hn::StoreU(m, d, s.first + i);
     return blend(d, n.beta1, m, n.rest1, g);
   }
+  template <class S>
+  HWY_INLINE void prefetch(const S& s, std::size_t i) const {
+    ahead(s.gradient + i);
+    ahead(s.first + i);
+  }
 };
 
 struct Lion {
@@ -65,6 +87,11 @@ struct Lion {
     const auto m = hn::LoadU(d, s.first + i);
     hn::StoreU(blend(d, n.beta2, m, n.rest2, g), d, s.first + i);
     return blend(d, n.beta1, m, n.rest1, g);
+  }
+  template <class S>
+  HWY_INLINE void prefetch(const S& s, std::size_t i) const {
+    ahead(s.gradient + i);
+    ahead(s.first + i);
   }
 };
 
@@ -92,6 +119,12 @@ struct Adam {
     const auto root = hn::Add(hn::Mul(hn::Sqrt(now.v), hn::Set(d, n.correction2)), hn::Set(d, n.eps));
     return hn::Div(hn::Mul(now.m, hn::Set(d, n.correction1)), root);
   }
+  template <class S>
+  HWY_INLINE void prefetch(const S& s, std::size_t i) const {
+    ahead(s.gradient + i);
+    ahead(s.first + i);
+    ahead(s.second + i);
+  }
 };
 
 struct AdamHybrid {
@@ -104,6 +137,12 @@ struct AdamHybrid {
     const auto v = hn::Mul(now.v, hn::Set(d, n.correction2));
     const auto size = hn::Sqrt(hn::Div(hn::Add(hn::Mul(m, m), eps), hn::Add(v, eps)));
     return hn::IfThenElseZero(signs::nonzero(d, now.m), hn::CopySignToAbs(size, now.m));
+  }
+  template <class S>
+  HWY_INLINE void prefetch(const S& s, std::size_t i) const {
+    ahead(s.gradient + i);
+    ahead(s.first + i);
+    ahead(s.second + i);
   }
 };
 
@@ -136,6 +175,7 @@ struct Fp32Weights {
   HWY_INLINE void put(D d, hn::Vec<D> v, std::size_t i) const {
     hn::StoreU(v, d, x + i);
   }
+  HWY_INLINE void prefetch(std::size_t i) const { ahead(x + i); }
 };
 
 struct CopiedWeights {
@@ -150,6 +190,10 @@ struct CopiedWeights {
     hn::StoreU(v, d, x + i);
     store(v, d, copy + i);
   }
+  HWY_INLINE void prefetch(std::size_t i) const {
+    ahead(x + i);
+    ahead(copy + i);
+  }
 };
 
 struct RoundedWeights {
@@ -163,6 +207,7 @@ struct RoundedWeights {
   HWY_INLINE void put(D d, hn::Vec<D> v, std::size_t i) const {
     store_rounded(v, hn::LoadU(hn::RebindToUnsigned<D>(), random + i), d, x + i);
   }
+  HWY_INLINE void prefetch(std::size_t i) const { ahead(x + i); }
 };
 
 /// x - lr * (scale * direction + weight_decay * x)
@@ -177,12 +222,17 @@ HWY_INLINE void move(D d, const StepNumbers& step, hn::Vec<D> direction, float* 
   move(d, step, direction, Fp32Weights{weights}, 0);
 }
 
-/// body(tag, i) for all i < n: full vectors, then single elements.
+/// body(tag, i) for all i < n: full vectors, then single elements; body.prefetch(i) once per 16 elements if there is
+/// one.
 template <class Body>
 HWY_INLINE void each(std::size_t n, const Body& body) {
   using D = hn::CappedTag<float, 16>;
-  constexpr std::size_t kLanes = hn::MaxLanes(D());
+  constexpr std::size_t kLanes = hn::MaxLanes(D()), kLine = 16;
   std::size_t i = 0;
+  for (; n - i >= kLine; i += kLine) {
+    if constexpr (requires { body.prefetch(i); }) body.prefetch(i);
+    for (std::size_t j = 0; j < kLine; j += kLanes) body(D(), i + j);
+  }
   for (; n - i >= kLanes; i += kLanes) body(D(), i);
   for (; i < n; ++i) body(hn::CappedTag<float, 1>(), i);
 }
@@ -199,6 +249,10 @@ struct Step {
   HWY_INLINE void operator()(D d, std::size_t i) const {
     move(d, step, direction(d, memory(d, slice, i)), weights, i);
   }
+  HWY_INLINE void prefetch(std::size_t i) const {
+    memory.prefetch(slice, i);
+    weights.prefetch(i);
+  }
 };
 
 /// Memory alone, over the gradient.
@@ -210,6 +264,7 @@ struct Remember {
   HWY_INLINE void operator()(D d, std::size_t i) const {
     hn::StoreU(memory(d, slice, i), d, slice.gradient + i);
   }
+  HWY_INLINE void prefetch(std::size_t i) const { memory.prefetch(slice, i); }
 };
 
 /// Memory as a source of values to pack.
@@ -221,6 +276,7 @@ struct Remembered {
   HWY_INLINE hn::Vec<D> operator()(D d, std::size_t i) const {
     return memory(d, slice, i);
   }
+  HWY_INLINE void prefetch(std::size_t i) const { memory.prefetch(slice, i); }
 };
 
 /// Calls body with the memory's policy: the one place where the run-time name becomes a type.

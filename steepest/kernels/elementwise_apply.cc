@@ -60,6 +60,7 @@ HWY_INLINE void apply(const StepNumbers& step, const Source& source, const Weigh
   }
   for (; size - i >= 64; i += 64) {
     const auto word = source.word(at++);
+    for (std::size_t j = 0; j < 64; j += 16) weights.prefetch(i + j);
     for (std::size_t j = 0; j < 64; j += kLanes) ew::move(D(), step, word.direction(D(), j), weights, i + j);
   }
   if (i == size) return;

@@ -63,7 +63,8 @@ HWY_INLINE void few(const Rule& rule, const Values& values, std::size_t begin, s
 }
 
 /// Packs elements 0 .. n-1 at bit first_bit of every plane (contract of pack_signs). `values(d, i)` loads, computes or
-/// updates element i on; each element is asked for once, in order. `rule(d, x, bits)` gives its bit of every plane.
+/// updates element i on; each element is asked for once, in order. `rule(d, x, bits)` gives its bit of every plane;
+/// values.prefetch(i), if there is one, is called once per 16 elements.
 template <class Rule, class Values>
 HWY_INLINE void pack_planes(const Rule& rule, const Values& values, std::size_t n, const Planes<Rule>& planes,
                             std::size_t first_bit) {
@@ -81,6 +82,8 @@ HWY_INLINE void pack_planes(const Rule& rule, const Values& values, std::size_t 
     ++at;
   }
   for (; n - i >= 64; i += 64, ++at) {
+    if constexpr (requires { values.prefetch(i); })
+      for (std::size_t j = 0; j < 64; j += 16) values.prefetch(i + j);
     for (int p = 0; p < kPlanes; ++p) word[p] = 0;
     for (std::size_t j = 0; j < 64; j += kLanes) {
       rule(Full(), values(Full(), i + j), bits);

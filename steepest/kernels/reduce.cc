@@ -28,6 +28,7 @@ struct Square {
     const auto wide = hn::PromoteTo(d, hn::LoadU(hn::Rebind<float, D>(), x + i));
     return hn::Mul(wide, wide);
   }
+  HWY_INLINE void prefetch(std::size_t i) const { elementwise::ahead(x + i); }
 };
 
 double SumOfSquares(const float* x, std::size_t n) {
@@ -41,6 +42,7 @@ struct Scaling {
   HWY_INLINE void operator()(D d, std::size_t i) const {
     hn::StoreU(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, factor)), d, x + i);
   }
+  HWY_INLINE void prefetch(std::size_t i) const { elementwise::ahead(x + i); }
 };
 
 struct Adding {
@@ -49,6 +51,10 @@ struct Adding {
   template <class D>
   HWY_INLINE void operator()(D d, std::size_t i) const {
     hn::StoreU(hn::Add(hn::LoadU(d, into + i), hn::LoadU(d, x + i)), d, into + i);
+  }
+  HWY_INLINE void prefetch(std::size_t i) const {
+    elementwise::ahead(into + i);
+    elementwise::ahead(x + i);
   }
 };
 

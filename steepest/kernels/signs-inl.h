@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 HWY_BEFORE_NAMESPACE();
 namespace steepest {
@@ -52,12 +53,13 @@ HWY_INLINE hn::Vec<D> sign(D d, hn::Vec<D> x, std::int32_t dead = 0) {
   return hn::IfThenElseZero(nonzero(d, x, dead), hn::BitCast(d, unit));
 }
 
-/// Lane i of the mask as bit i.
+/// Lane i of the mask as bit i; at most 16 lanes.
 template <class D>
 HWY_INLINE std::uint64_t to_bits(D d, hn::Mask<D> mask) {
-  std::uint8_t bytes[8] = {};
+  // Exactly the bytes that are written, so that compilers see one move to a register.
+  std::conditional_t<(hn::MaxLanes(D()) > 8), std::uint16_t, std::uint8_t> bits;
+  std::uint8_t bytes[8];
   hn::StoreMaskBits(d, mask, bytes);
-  std::uint64_t bits;
   std::memcpy(&bits, bytes, sizeof bits);
   return bits;
 }

@@ -49,7 +49,8 @@ HWY_INLINE T fold(T* HWY_RESTRICT slot) {
 }
 
 /// kSums sums at once: out[k] = sum over i < n of term(d, i, k), where term gives the terms i .. i + lanes - 1 of sum k
-/// as a vector of T.
+/// as a vector of T;
+/// term.prefetch(i), if there is one, is called once per 16 elements.
 template <class T, std::size_t kSums, std::size_t kSlots = kUsualSlots, class Term>
 HWY_INLINE void sums(std::size_t n, const Term& term, T* HWY_RESTRICT out) {
   const Tag<T> d;

@@ -14,11 +14,11 @@ std::vector<ParameterShape> parameter_shapes(const LlamaConfig& c) {
   shapes.push_back({"model.embed_tokens.weight", Role::Embedding, {c.vocab_size, c.hidden_size}});
   for (std::int64_t i = 0; i < c.num_hidden_layers; ++i) {
     const std::string layer = "model.layers." + std::to_string(i) + '.';
-    const auto matrix = [&](const char* name, std::int64_t rows, std::int64_t columns) {
-      shapes.push_back({layer + name + ".weight", Role::Matrix, {rows, columns}});
+    const auto matrix = [&](const char* name, std::int64_t rows, std::int64_t columns, std::int64_t block_rows = 1) {
+      shapes.push_back({layer + name + ".weight", Role::Matrix, {rows, columns}, block_rows});
     };
-    matrix("self_attn.q_proj", queries, c.hidden_size);
-    matrix("self_attn.k_proj", keys, c.hidden_size);
+    matrix("self_attn.q_proj", queries, c.hidden_size, c.head_dim);
+    matrix("self_attn.k_proj", keys, c.hidden_size, c.head_dim);
     matrix("self_attn.v_proj", keys, c.hidden_size);
     matrix("self_attn.o_proj", c.hidden_size, queries);
     matrix("mlp.gate_proj", c.intermediate_size, c.hidden_size);
@@ -47,7 +47,7 @@ LlamaWeights::LlamaWeights(const LlamaConfig& c) : config(c) {
     offsets.push_back(offset);
     at::Tensor value = flat.narrow(0, offset, elements(p)).view(p.shape).detach();
     value.requires_grad_(true);
-    parameters.push_back({p.name, p.role, std::move(value)});
+    parameters.push_back({p.name, p.role, std::move(value), p.block_rows});
     offset += elements(p);
   }
   const auto weight = [&](std::size_t first, std::size_t count) {

@@ -22,6 +22,7 @@ struct ParameterShape {
   std::string name;
   Role role;
   std::vector<std::int64_t> shape;
+  std::int64_t block_rows = 1;  ///< rows of one head in query and key projections
 };
 std::vector<ParameterShape> parameter_shapes(const LlamaConfig& config);
 

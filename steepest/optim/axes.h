@@ -53,6 +53,7 @@ struct DirectionRow {
   bool unit_operator = false;  ///< its raw form has operator norm 1, so that scaling = "opnorm" needs no measurement
   double momentum = 0;         ///< default of the key momentum for a direction that keeps an average of its own
   double beta2 = 0;            ///< default, for directions with that key
+  bool by_products = false;    ///< libtorch's matrix products: the bits differ between kinds of CPUs
 };
 
 std::span<const MemoryRow> memories();

@@ -117,18 +117,18 @@ std::size_t Optimizer::vote_bits() const {
   return impl_->buffers.layout.voted_size;
 }
 
-void Optimizer::pack_votes(std::span<std::uint64_t> words) {
+void Optimizer::pack_votes(std::span<std::uint64_t> words, ZeroRule rule) {
   Impl& o = *impl_;
-  if (words.size() != words_for(vote_bits()))
-    fail("optimizer", "the vote has room for ", words.size(), " words; it needs ", words_for(vote_bits()));
+  if (const std::size_t plane = words_for(vote_bits()); words.size() != plane && words.size() != 2 * plane)
+    fail("optimizer", "the vote has room for ", words.size(), " words; it needs ", plane, " or two such planes");
   o.buffers.check();
-  o.passes.pack(o.passes.numbers(o.updates, 0), o.updates, words.data());
+  o.passes.pack(o.passes.numbers(o.updates, 0), o.updates, rule, words);
 }
 
 void Optimizer::step(double lr_factor, std::span<const std::uint64_t> decided) {
   Impl& o = *impl_;
-  if (decided.size() != words_for(vote_bits()))
-    fail("optimizer", "the decided vote has ", decided.size(), " words; it must have ", words_for(vote_bits()));
+  if (const std::size_t plane = words_for(vote_bits()); decided.size() != plane && decided.size() != 2 * plane)
+    fail("optimizer", "the decided vote has ", decided.size(), " words; it must have ", plane, " or two such planes");
   if (!std::isfinite(lr_factor)) fail("optimizer", "the learning rate factor is ", lr_factor, "; it must be finite");
   if (wants_observation())
     fail("optimizer",
@@ -140,7 +140,7 @@ void Optimizer::step(double lr_factor, std::span<const std::uint64_t> decided) {
     for (const Role role : kRoles)
       if (recipe().role(role).main) numbers[static_cast<std::size_t>(role)].step.lr = gamma;
   }
-  o.passes.step(numbers, o.updates, decided.data());
+  o.passes.step(numbers, o.updates, decided);
   if (o.alias) o.alias->finish(decided);
   ++o.updates;
 }

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "steepest/kernels/bits.h"
 #include "steepest/optim/alias_step.h"
 #include "steepest/optim/parameter.h"
 #include "steepest/optim/recipe.h"
@@ -56,8 +57,9 @@ class Optimizer {
 
   /// Bits of this rank's vote: the number of voted parameters.
   std::size_t vote_bits() const;
-  /// Updates the local memory of the voted parameters and writes their sign bits, words_for(vote_bits()) words.
-  void pack_votes(std::span<std::uint64_t> words);
+  /// Updates the local memory of the voted parameters and writes their signs: words_for(vote_bits()) words with zeros
+  /// by `rule`; or twice as many, the negative plane and then the non-zero one (kernels/bits.h).
+  void pack_votes(std::span<std::uint64_t> words, ZeroRule rule = ZeroRule::Parity);
   /// Both parts of the gradient times `factor` (clipping).
   void scale_gradients(float factor);
 
@@ -78,9 +80,9 @@ class Optimizer {
   /// After a resume with another number of ranks: references of a vote are not this rank's own.
   void forget_references();
 
-  /// One update of all weights with learning rates lr * lr_factor, then updates() + 1. `decided`: the vote's result,
-  /// needed exactly when vote_bits() > 0. May use the gradient buffer as scratch. The main roles of the step rule
-  /// "alias" move by the step size it has measured instead.
+  /// One update of all weights with learning rates lr * lr_factor, then updates() + 1. `decided`: the vote's result in
+  /// one or two planes, needed exactly when vote_bits() > 0. May use the gradient buffer as scratch. The main roles of
+  /// the step rule "alias" move by the step size it has measured instead.
   void step(double lr_factor, std::span<const std::uint64_t> decided = {});
 
   /// Whether some second moment starts from observed gradients and update 1 has not been made: call observe() for

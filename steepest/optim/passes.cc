@@ -106,15 +106,22 @@ void Passes::prepare(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t 
   }
 }
 
-void Passes::pack(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, std::uint64_t* words) {
+void Passes::pack(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, ZeroRule rule,
+                  std::span<std::uint64_t> words) {
   prepare(numbers, updates, true);
+  const std::size_t plane = words_for(voted_.size());
   voted_.run([&](const Piece& piece) {
     const UpdateNumbers& n = of(numbers, piece.role);
-    fused_pack(n.last_memory, piece.slice, updates, ZeroRule::Parity, words, piece.position, n.step.dead_zone);
+    if (words.size() == plane)
+      fused_pack(n.last_memory, piece.slice, updates, rule, words.data(), piece.position, n.step.dead_zone);
+    else
+      fused_pack_ternary(n.last_memory, piece.slice, {words.data(), words.data() + plane}, piece.position,
+                         n.step.dead_zone);
   });
 }
 
-void Passes::step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, const std::uint64_t* decided) {
+void Passes::step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates,
+                  std::span<const std::uint64_t> decided) {
   const auto step_of = [&](const Piece& piece) {
     StepNumbers step = of(numbers, piece.role).step;
     step.scale = piece.scale;
@@ -125,8 +132,14 @@ void Passes::step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t upd
     const UpdateNumbers& n = of(numbers, piece.role);
     fused_step(n.last_memory, n.direction, step_of(piece), piece.slice);
   });
+  const std::size_t plane = words_for(voted_.size());
+  auto* const words = const_cast<std::uint64_t*>(decided.data());  // TernaryPlanes serves readers and writers
   voted_.run([&](const Piece& piece) {
-    apply_bits(step_of(piece), piece.slice.weights, piece.slice.size, decided, piece.position);
+    const Slice& slice = piece.slice;
+    if (decided.size() == plane)
+      apply_bits(step_of(piece), slice.weights, slice.size, words, piece.position);
+    else
+      apply_ternary(step_of(piece), slice.weights, slice.size, {words, words + plane}, piece.position);
   });
   for_each_tensor(directions_, [&](std::size_t i, Scratch& scratch) {
     step_tensor(i, of(numbers, buffers_.parameters[i].role).step, updates, scratch);

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "steepest/kernels/elementwise.h"
@@ -28,10 +29,12 @@ class Passes {
   /// `updates`: completed ones.
   std::array<UpdateNumbers, 4> numbers(std::uint64_t updates, double lr_factor) const;
 
-  /// Signs of the voted parameters as bits; their memory is updated.
-  void pack(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, std::uint64_t* words);
-  /// The update of all weights; `decided` are the bits that the voted parameters follow.
-  void step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, const std::uint64_t* decided);
+  /// Signs of the voted parameters as one plane of bits with zeros by `rule`, or as two (Optimizer::pack_votes); their
+  /// memory is updated.
+  void pack(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, ZeroRule rule,
+            std::span<std::uint64_t> words);
+  /// The update of all weights; `decided` are the planes that the voted parameters follow.
+  void step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, std::span<const std::uint64_t> decided);
 
  private:
   void prepare(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, bool of_votes);

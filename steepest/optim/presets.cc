@@ -54,6 +54,47 @@ std::array<RoleRecipe, 4> scale_roles(double lr) {
   return {role("none", "row", lr), role("none", "column", lr), with_momentum(role("ema", "row", lr), 0.9), vector};
 }
 
+RoleRecipe muon(double lr, double weight_decay, const char* scaling, double scale) {
+  return with_scale(with_scaling(with_momentum(role("nesterov", "spectral", lr, weight_decay), 0.95), scaling), scale);
+}
+
+// Tables of one row per token: Nesterov momentum, Sinkhorn that ends on rows, rows without gradient left alone.
+std::array<RoleRecipe, 4> deepseek(double lr) {
+  RoleRecipe matrix = muon(lr, 0.1, "rms", 0.18);
+  matrix.polar = "deepseek";
+  RoleRecipe table = with_scale(with_momentum(role("nesterov", "sinkhorn", lr), 0.95), 0.18);
+  table.end = "row";
+  table.dead = "mask";
+  RoleRecipe vector = role("adam", "identity", lr);
+  vector.main = false;
+  return {matrix, table, table, vector};
+}
+
+// Steps in the ball of each role's norm; `decay` 1 is the constrained form, x <- (1 - lr) x - lr radius X.
+std::array<RoleRecipe, 4> scion(double decay, const char* memory = "ema") {
+  const auto ball = [&](const char* direction, const char* scaling, double radius, double wd) {
+    return with_scale(with_scaling(with_momentum(role(memory, direction, 3.6e-4, wd), 0.9), scaling), radius);
+  };
+  return {ball("spectral", "opnorm", 50, decay), ball("sign", "rms", 50, decay), ball("sign", "fan_in", 3000, decay),
+          ball("frobenius", "rms", 1, 0)};
+}
+
+RoleRecipe random_start(RoleRecipe r) {
+  r.v0 = "random";
+  return r;
+}
+
+RoleRecipe noisy(RoleRecipe r, double deviation) {
+  r.noise = deviation;
+  return r;
+}
+
+RoleRecipe adafactor() {
+  RoleRecipe r = role("adafactor", "identity", 1e-2);
+  r.scale_parameter = true;
+  return r;
+}
+
 // One measured step size for everything but the head, which AdamW trains (the authors' language model runs).
 std::array<RoleRecipe, 4> all_but_head(const RoleRecipe& r) {
   std::array<RoleRecipe, 4> roles = everywhere(r);
@@ -103,6 +144,19 @@ std::span<const Preset> presets() {
        "m <- b1 m + (1-b1) g; v <- b2 v + (1-b2) g^2; x <- x - lr ((m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps) + wd x)",
        everywhere(role("adam", "identity", 1e-3, 0.1)),
        {}},
+      {"adam",
+       "Adam without weight decay",
+       "Adam: A Method for Stochastic Optimization, arXiv 1412.6980",
+       "m <- b1 m + (1-b1) g; v <- b2 v + (1-b2) g^2; x <- x - lr (m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps)",
+       everywhere(role("adam", "identity", 1e-3)),
+       {}},
+      {"adam_v0",
+       "Adam whose second moment starts from random numbers: a warm-up of about 1,000 steps for each coordinate",
+       "Revisiting the Initial Steps in Adaptive Gradient Descent Optimization, arXiv 2412.02153",
+       "v_0 = sigma/(fan_in + fan_out) chi^2; then Adam, its bias corrections unchanged",
+       everywhere(random_start(role("adam", "identity", 1e-3))),
+       {"whether the published data form contains the variance term",
+        "where sigma enters in its mean-and-random form"}},
       {"sgd",
        "plain gradient descent",
        "A Stochastic Approximation Method, Robbins and Monro 1951",
@@ -127,6 +181,12 @@ std::span<const Preset> presets() {
        "c = b1 m + (1-b1) g; x <- x - lr (sign(c) + wd x); m <- b2 m + (1-b2) g",
        everywhere(role("lion", "sign", 3e-4, 0.3)),
        {}},
+      {"noisy_signsgd",
+       "sign of the gradient plus noise, for votes of workers with different data",
+       "Distributed Training with Heterogeneous Data: Bridging Median- and Mean-Based Algorithms, arXiv 1906.01736",
+       "x <- x - lr (sign(g + b z) + wd x), z normal, drawn by each worker for itself",
+       everywhere(noisy(role("none", "sign", 1e-3), 1e-4)),
+       {"the paper's noise levels"}},
       {"scaled_signsgd",
        "sign of the gradient times its mean magnitude in blocks, stateless",
        "Error Feedback Fixes SignSGD and other Gradient Compression Schemes, arXiv 1901.09847",
@@ -146,6 +206,72 @@ std::span<const Preset> presets() {
        matrices(role("none", "sinkhorn", 0.02), 1e-3),
        {"Adam's learning rate for embedding, head and vectors", "clipping and weight decay in the paper's runs",
         "the fixed-point theorem and its hypotheses", "alpha at 1.3 billion parameters"}},
+      {"muon",
+       "polar factor of the Nesterov momentum on matrices; Adam on embedding, head and vectors",
+       "Muon: An optimizer for hidden layers in neural networks, Keller Jordan 2024 (KellerJordan/Muon)",
+       "m <- b m + (1-b) g; O = polar(b m + (1-b) g); x <- x - lr (sqrt(max(1, d_out/d_in)) O + wd x)",
+       matrices(muon(0.02, 0.01, "jordan", 1), 3e-4),
+       {}},
+      {"muon_moonlight",
+       "Muon with updates of RMS 0.2, so that AdamW's learning rate and decay fit",
+       "Muon is Scalable for LLM Training, arXiv 2502.16982",
+       "m <- b m + (1-b) g; O = polar(b m + (1-b) g); x <- x - lr (0.2 sqrt(max(d_out, d_in)) O + wd x)",
+       decayed_matrices(muon(1e-3, 0.1, "rms", 0.2), 1e-3),
+       {}},
+      {"normuon",
+       "Muon with rows evened out by a running second moment of each",
+       "NorMuon: Making Muon more efficient and scalable, arXiv 2510.05491",
+       "m <- b m + (1-b) g; O = polar(m); v_i <- b2 v_i + (1-b2) mean_j O_ij^2; X_i = O_i/(sqrt(v_i) + eps), "
+       "scaled to RMS 0.2; x <- x - lr (X + wd x)",
+       decayed_matrices(with_momentum(role("ema", "normuon", 1e-3, 0.1), 0.95), 1e-3),
+       {"the formula, which is that of the published code", "learning rate and decay"}},
+      {"swan",
+       "row standardisation, then whitening, stateless; Adam on embedding, head and vectors",
+       "SWAN: SGD with Normalization and Whitening Enables Stateless LLM Training, arXiv 2412.13148",
+       "G_i <- (g_i - mean(g_i))/std(g_i); X = (G G^T)^(-1/2) G, scaled to RMS 1; x <- x - lr 0.05 X",
+       matrices(role("none", "swan", 0.02), 1e-3),
+       {"number of iterations and their factor", "all learning rates", "the form NSDS, which is not offered"}},
+      {"scion",
+       "steps inside a ball of a norm for each layer: spectral, sign at the ends",
+       "Training Deep Learning Models with Norm-Constrained LMOs, arXiv 2502.07529",
+       "d <- (1-a) d + a g; x <- (1-lr) x - lr rho lmo(d); lmo: sqrt(d_out/d_in) UV^T, head sign(d)/d_in",
+       scion(1),
+       {"the radius of an untied embedding and the treatment of norm gains", "the paper's result tables"}},
+      {"scion_unconstrained",
+       "Scion without the ball: no decay",
+       "Training Deep Learning Models with Norm-Constrained LMOs, arXiv 2502.07529",
+       "d <- (1-a) d + a g; x <- x - lr rho lmo(d); lmo: sqrt(d_out/d_in) UV^T, head sign(d)/d_in",
+       scion(0),
+       {"the radius of an untied embedding and the treatment of norm gains", "the paper's result tables"}},
+      {"scion_light",
+       "Scion with its average in the gradients' own memory: no state",
+       "Training Deep Learning Models with Norm-Constrained LMOs, arXiv 2502.07529",
+       "g <- (1-a) g + new g; x <- (1-lr) x - lr rho lmo(g); lmo: sqrt(d_out/d_in) UV^T, head sign(g)/d_in",
+       scion(1, "kept"),
+       {"the radius of an untied embedding and the treatment of norm gains", "the paper's result tables"}},
+      {"adafactor",
+       "second moment of a matrix from its row and column sums",
+       "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost, arXiv 1804.04235",
+       "R, C: row and column sums of g^2 + eps, averaged with b2 = 1 - t^-0.8; u = g/sqrt(R C/sum R); "
+       "x <- x - lr max(1e-3, RMS(x)) u/max(1, RMS(u)/d)",
+       everywhere(adafactor()),
+       {"the formula against the paper"}},
+      {"adam_mini",
+       "Adam with one second moment per head of q and k and per output row elsewhere",
+       "Adam-mini: Use Fewer Learning Rates To Gain More, arXiv 2406.16793",
+       "m <- b1 m + (1-b1) g; v <- b2 v + (1-b2) mean over the block of g^2; "
+       "x <- x - lr ((m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps) + wd x)",
+       everywhere(role("adam_mini", "identity", 1e-3, 0.1)),
+       {"the formula, which is that of the published code"}},
+      {"sinkgd_deepseek",
+       "row and column normalised Nesterov momentum on embedding and head, Muon on matrices, Adam on vectors",
+       "DeepSeek-V4.1-Flash report, cited as arXiv 2609.19969",
+       "m <- b m + (1-b) g; U = b m + (1-b) g without rows of norm <= 1e-3 of the mean; rows and columns of U to norm "
+       "1 "
+       "in turn, 11 half-steps; x <- x - lr 0.18 sqrt(n) U",
+       deepseek(2.6e-4),
+       {"every detail: known only from other texts that quote the report", "the weight decay of Muon in it",
+        "n-gram tables with 5 times the learning rate are not a role here"}},
       {"normalized_sgd",
        "gradient of every tensor scaled to RMS 1, stateless",
        "steepest descent under the Frobenius norm",

@@ -233,8 +233,8 @@ void validate(const OptimizerRecipe& recipe) {
             "scaling is \"opnorm\", which measures a direction that a vote only decides later; use \"rms\" or \"raw\"");
   for (const RoleRecipe& role : recipe.roles)
     if (role.direction == "multinorm") norms_in(role.norms);
-  if (recipe.aggregate != "mean" && recipe.aggregate != "vote")
-    fail_usage("distributed", "aggregate is \"", recipe.aggregate, "\"; it must be one of mean, vote");
+  if (recipe.aggregate != "mean" && recipe.aggregate != "vote" && recipe.aggregate != "ef-mean")
+    fail_usage("distributed", "aggregate is \"", recipe.aggregate, "\"; it must be one of mean, vote, ef-mean");
   validate_step(recipe);
   if (recipe.aggregate == "vote" && std::none_of(recipe.roles.begin(), recipe.roles.end(), is_sign))
     fail_usage("distributed", "aggregate is \"vote\", but no role of method ", recipe.method,
@@ -253,6 +253,12 @@ std::vector<std::string> warnings(const OptimizerRecipe& recipe) {
           concat('[', section(r), "] lr * weight_decay is ", decay, "; below 2^-22 fp32 rounding loses much of it"));
   }
   return list;
+}
+
+double main_lr(const OptimizerRecipe& recipe) {
+  for (const RoleRecipe& role : recipe.roles)
+    if (role.main) return role.lr;
+  return recipe.roles.front().lr;
 }
 
 int state_bytes_per_parameter(const RoleRecipe& role) {

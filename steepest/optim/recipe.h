@@ -55,7 +55,7 @@ struct RoleRecipe {
   std::int64_t block = 4096;
 };
 
-/// A whole optimizer. `aggregate` is "mean" or "vote".
+/// A whole optimizer. `aggregate` is "mean", "vote" or "ef-mean".
 struct OptimizerRecipe {
   std::string method = "adamw";
   std::string aggregate = "mean";
@@ -106,6 +106,9 @@ bool follows_signs_of(const RoleRecipe& role, const char* memory);
 
 /// The part of validate() that concerns the step rule.
 void validate_step(const OptimizerRecipe& recipe);
+
+/// The learning rate of the method's own rule, before the schedule.
+double main_lr(const OptimizerRecipe& recipe);
 
 /// Refuses impossible combinations, for example a vote where no role has the direction sign. Throws UsageError.
 void validate(const OptimizerRecipe& recipe);

@@ -88,7 +88,10 @@ std::string group_table(const OptimizerRecipe& recipe, std::span<const Parameter
     const double step = step_bytes_per_parameter(recipe, r, votes) * static_cast<double>(elements);
     bytes += static_cast<std::size_t>(std::ceil(step));
     rows.push_back({role_name(r), concat(tensors), concat(elements), lr_text(recipe, r), concat(bytes),
-                    votes ? "vote" : "mean", formula(recipe, r)});
+                    votes                           ? "vote"
+                    : recipe.aggregate == "ef-mean" ? "ef-mean"
+                                                    : "mean",
+                    formula(recipe, r)});
   }
   return aligned(rows);
 }

@@ -12,6 +12,7 @@
 #include "steepest/model/checkpoint_hf.h"
 #include "steepest/model/safetensors.h"
 #include "steepest/train/checkpoint_state.h"
+#include "steepest/train/feedback_state.h"
 
 namespace steepest {
 namespace fs = std::filesystem;
@@ -90,12 +91,19 @@ CheckpointWriter::~CheckpointWriter() {
   if (thread_.joinable()) thread_.join();
 }
 
-void CheckpointWriter::save(const Llama& model, Optimizer& optimizer, const TrainerState& state) {
+void CheckpointWriter::save(const Llama& model, Optimizer& optimizer, const FeedbackMean* feedback,
+                            const TrainerState& state) {
   wait();
   auto snapshot = std::make_unique<Snapshot>();
   snapshot->state = state;
   snapshot->model = model.config();
   snapshot->optimizer = collect_optimizer_state(optimizer, group_, config_.checkpoint.worker_state);
+  if (feedback) {
+    snapshot->state.feedback_eta = feedback->last_eta();
+    for (NamedTensor& tensor :
+         collect_feedback_state(*feedback, optimizer.parameters(), group_, config_.checkpoint.worker_state))
+      snapshot->optimizer.push_back(std::move(tensor));
+  }
   if (group_.rank() != 0) return;
   for (const Parameter& parameter : model.parameters())
     snapshot->weights.push_back({parameter.name, parameter.value.detach().clone()});
@@ -163,8 +171,8 @@ void CheckpointWriter::prune() const {
   }
 }
 
-TrainerState load_checkpoint(const fs::path& folder, Llama& model, Optimizer& optimizer, ProcessGroup& group,
-                             const RunConfig& config) {
+TrainerState load_checkpoint(const fs::path& folder, Llama& model, Optimizer& optimizer, FeedbackMean* feedback,
+                             ProcessGroup& group, const RunConfig& config) {
   if (!is_complete(folder)) fail(folder.string(), "is not a complete checkpoint: it has no trainer.json");
   const TrainerJson saved =
       parse_trainer_json(read_file(folder / "trainer.json", kLargestTrainerJson), (folder / "trainer.json").string());
@@ -178,9 +186,13 @@ TrainerState load_checkpoint(const fs::path& folder, Llama& model, Optimizer& op
     fail(folder.string(), "was trained with [optimizer] method ", saved.method, ", the recipe says ",
          config.optimizer.method, "; use the same method or start a new run with [model] init_from");
   const SafetensorsFile state(folder / "optimizer.safetensors");
-  check_optimizer_state(state, (folder / "optimizer.safetensors").string(), optimizer, saved.world_size);
+  const std::string place = (folder / "optimizer.safetensors").string();
+  check_optimizer_state(state, place, optimizer, saved.world_size);
+  check_feedback_state(state, place, optimizer.parameters(), feedback, saved.world_size);
   load_weights(model, folder);
   const bool folded = restore_optimizer_state(state, optimizer, group, saved.world_size);
+  if (feedback)
+    restore_feedback_state(state, optimizer.parameters(), group, saved.world_size, saved.state.feedback_eta, *feedback);
   optimizer.set_updates(saved.state.updates);
   if (folded) optimizer.forget_references();
   return saved.state;

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "steepest/comm/feedback_mean.h"
 #include "steepest/comm/process_group.h"
 #include "steepest/model/llama.h"
 #include "steepest/optim/optimizer.h"
@@ -25,6 +26,7 @@ struct TrainerState {
   std::int64_t skipped_steps = 0;
   std::int64_t consecutive_skips = 0;
   std::uint64_t tokens = 0;
+  double feedback_eta = 0;  ///< step size of the last 1-bit mean, the unit of its residuals; 0: none yet
 };
 
 /// Newest complete checkpoint below OUT/checkpoints: the one `latest` names, else the one with the highest step.
@@ -35,9 +37,10 @@ void remove_partial_checkpoints(const std::filesystem::path& out);
 
 /// Restores weights, optimizer state and numbers; collective over the group. Every file is checked against its hash,
 /// every tensor against the model. Momentum that differs between ranks is restored per rank when the number of ranks is
-/// the saved one, else every rank starts from the mean. Error names file and reason; nothing is changed then.
+/// the saved one, else every rank starts from the mean; so are the residuals of error feedback (`feedback`, null for
+/// other aggregates), of which nothing is lost. Error names file and reason; nothing is changed then.
 TrainerState load_checkpoint(const std::filesystem::path& folder, Llama& model, Optimizer& optimizer,
-                             ProcessGroup& group, const RunConfig& config);
+                             FeedbackMean* feedback, ProcessGroup& group, const RunConfig& config);
 
 /// Saves in the background: `save` copies the bytes, then a thread writes, flushes, renames and prunes.
 class CheckpointWriter {
@@ -47,9 +50,9 @@ class CheckpointWriter {
                    ProcessGroup& group);
   ~CheckpointWriter();
 
-  /// Takes a snapshot; collective, since rank 0 collects momentum that differs between ranks. Waits for the save
-  /// before.
-  void save(const Llama& model, Optimizer& optimizer, const TrainerState& state);
+  /// Takes a snapshot; collective, since rank 0 collects what differs between ranks: momentum, and the residuals of
+  /// `feedback` (null for other aggregates). Waits for the save before.
+  void save(const Llama& model, Optimizer& optimizer, const FeedbackMean* feedback, const TrainerState& state);
   /// Throws what a finished background save has failed with; does not wait.
   void check();
   /// Waits for the save under way and throws its failure.

@@ -12,6 +12,7 @@ namespace {
 
 constexpr const char* kFormat = "steepest-checkpoint";
 constexpr int kVersion = 1;
+constexpr const char* kUnit = "gradient";  // residuals are worth eta / (eta of the next step) of the next gradients
 
 std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
   return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
@@ -50,19 +51,22 @@ std::string text_field(const nlohmann::json& object, const char* name, const std
 }  // namespace
 
 nlohmann::ordered_json trainer_json(const TrainerState& state, const RunConfig& config, int world_size) {
-  return {{"format", kFormat},
-          {"version", kVersion},
-          {"step", state.step},
-          {"updates", state.updates},
-          {"skipped_steps", state.skipped_steps},
-          {"consecutive_skips", state.consecutive_skips},
-          {"tokens", state.tokens},
-          {"world_size", world_size},
-          {"worker_state", config.checkpoint.worker_state},
-          {"method", config.optimizer.method},
-          {"sequence_length", config.data.sequence_length},
-          {"recipe", to_toml(config)},
-          {"files", nlohmann::ordered_json::object()}};
+  nlohmann::ordered_json object = {{"format", kFormat},
+                                   {"version", kVersion},
+                                   {"step", state.step},
+                                   {"updates", state.updates},
+                                   {"skipped_steps", state.skipped_steps},
+                                   {"consecutive_skips", state.consecutive_skips},
+                                   {"tokens", state.tokens},
+                                   {"world_size", world_size},
+                                   {"worker_state", config.checkpoint.worker_state},
+                                   {"method", config.optimizer.method},
+                                   {"sequence_length", config.data.sequence_length},
+                                   {"recipe", to_toml(config)},
+                                   {"files", nlohmann::ordered_json::object()}};
+  if (config.distributed.aggregate == "ef-mean")
+    object["feedback"] = {{"unit", kUnit}, {"eta", state.feedback_eta}, {"block", config.distributed.block}};
+  return object;
 }
 
 TrainerJson parse_trainer_json(const std::string& text, const std::string& place) {
@@ -81,6 +85,13 @@ TrainerJson parse_trainer_json(const std::string& text, const std::string& place
   out.world_size = static_cast<int>(world_size);
   out.method = text_field(object, "method", place);
   out.sequence_length = count_field(object, "sequence_length", place);
+  if (const auto feedback = object.find("feedback"); feedback != object.end()) {
+    const auto eta = feedback->is_object() ? feedback->find("eta") : feedback->end();
+    const bool valid = feedback->is_object() && feedback->value("unit", nlohmann::json()) == kUnit &&
+                       eta != feedback->end() && eta->is_number() && eta->get<double>() >= 0;
+    if (!valid) fail(place, "has no valid feedback; it needs unit \"", kUnit, "\" and an eta of at least 0");
+    out.state.feedback_eta = eta->get<double>();
+  }
   const auto files = object.find("files");
   if (files == object.end() || !files->is_object()) fail(place, "has no valid files; the checkpoint is damaged");
   for (const auto& [name, hash] : files->items()) {

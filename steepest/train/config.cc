@@ -51,8 +51,8 @@ const std::vector<Key<TrainSection>>& train_keys() {
       number<S>("decay_fraction", &S::decay_fraction, 0, 1, "share of the steps that wsd decays in"),
       text<S>("precision", &S::precision, {"bf16", "fp32"}, "bf16: matrix products in bf16 over fp32 weights"),
       number<S>("clip_norm", &S::clip_norm, 0, kHuge, "global l2 norm the gradient is clipped to; 0 is off"),
-      text<S>("non_finite", &S::non_finite, {"skip", "refuse"},
-              "what a non-finite gradient does: skip the step or stop"),
+      text<S>("non_finite", &S::non_finite, {"skip", "refuse", "abstain"},
+              "what a non-finite gradient does: skip the step on all ranks, stop, or (votes) not count that rank"),
       number<S>("seed", &S::seed, 0, 9.2e18, "seed of initialisation and data order"),
       number<S>("log_every", &S::log_every, 1, kHuge, "steps between rows of metrics"),
       number<S>("threads", &S::threads, 0, 4096, "threads of this process; 0 takes OMP_NUM_THREADS or all cores"),
@@ -75,7 +75,7 @@ const std::vector<Key<CheckpointSection>>& checkpoint_keys() {
       number<S>("every", &S::every, 0, kHuge, "steps between checkpoints; 0 saves the last step only"),
       number<S>("keep", &S::keep, 1, 1e6, "checkpoints kept, newest first"),
       text<S>("worker_state", &S::worker_state, {"exact", "folded"},
-              "momentum that differs between ranks: stored for each (bit-exact resume) or as the mean"),
+              "what differs between ranks (momentum, residuals): stored for each (bit-exact resume) or as the mean"),
   };
   return table;
 }
@@ -83,7 +83,13 @@ const std::vector<Key<CheckpointSection>>& checkpoint_keys() {
 const std::vector<Key<DistributedSection>>& distributed_keys() {
   using S = DistributedSection;
   static const std::vector<Key<S>> table = {
-      text<S>("aggregate", &S::aggregate, {"mean", "vote"}, "mean of gradients, or majority vote of 1-bit signs"),
+      text<S>("aggregate", &S::aggregate, {"mean", "vote", "ef-mean"},
+              "mean of gradients, majority vote of 1-bit signs, or 1-bit mean with error feedback"),
+      number<S>("block", &S::block, 1, 1e9, "values of a tensor that share a scale in an ef-mean"),
+      text<S>("zero", &S::zero, {"parity", "zero", "plus"},
+              "vote on a zero: + and - in turn; 0, which sends two bits each way; or always +, which drifts"),
+      text<S>("tie", &S::tie, {"parity", "plus"},
+              "what a tie of an even number of votes is worth: + and - in turn, or always +, which moves the optimum"),
       number<S>("timeout", &S::timeout, 1, 86400, "seconds without an answer after which a rank counts as dead"),
       number<S>("replica_check_every", &S::replica_check_every, 0, kHuge,
                 "steps between hash checks of the replicas; 0 is off"),
@@ -159,6 +165,35 @@ void refuse_contradictions(const RunConfig& config) {
   if (train.warmup_steps > train.max_steps)
     fail_key("[train] warmup_steps", "is ", train.warmup_steps, ", more than max_steps ", train.max_steps,
              "; lower it");
+  const DistributedSection& distributed = config.distributed;
+  if (config.optimizer.step == "alias") {
+    const std::string place = "[optimizer] step";
+    if (distributed.aggregate == "ef-mean")
+      fail_key(
+          place,
+          "is \"alias\", which measures the gradient that all ranks follow before aggregate \"ef-mean\" makes it; use "
+          "\"mean\" or \"vote\"");
+    if (train.non_finite == "abstain")
+      fail_key(place,
+               "is \"alias\", whose ranks measure together; [train] non_finite can be \"skip\" or \"refuse\", not "
+               "\"abstain\"");
+    if (distributed.aggregate == "vote" && distributed.zero == "zero")
+      fail_key(place,
+               "is \"alias\", which keeps votes as one bit each; [distributed] zero can be \"parity\" or \"plus\"");
+  }
+  const DistributedSection defaults;
+  const bool vote = distributed.aggregate == "vote";
+  if (distributed.aggregate != "ef-mean" && distributed.block != defaults.block)
+    fail_key("[distributed] block", "means nothing to aggregate \"", distributed.aggregate,
+             "\"; remove it or use \"ef-mean\"");
+  if (!vote && (distributed.zero != defaults.zero || distributed.tie != defaults.tie))
+    fail_key(distributed.zero != defaults.zero ? "[distributed] zero" : "[distributed] tie",
+             "means nothing to aggregate \"", distributed.aggregate, "\"; remove it or use \"vote\"");
+  if (distributed.zero == "zero" && distributed.tie == "plus")
+    fail_key("[distributed] tie", "is \"plus\", but with zero = \"zero\" a tie is 0; remove one of them");
+  if (!vote && train.non_finite == "abstain")
+    fail_key("[train] non_finite", "is \"abstain\", but with aggregate \"", distributed.aggregate,
+             "\" nobody votes; use \"skip\" or \"refuse\"");
 }
 
 }  // namespace

@@ -53,6 +53,9 @@ struct CheckpointSection {
 
 struct DistributedSection {
   std::string aggregate = "mean";
+  std::int64_t block = 4096;
+  std::string zero = "parity";
+  std::string tie = "parity";
   std::int64_t timeout = 300;
   std::int64_t replica_check_every = 100;
 };

@@ -22,8 +22,8 @@ std::string row(std::string_view name, const std::string& value) {
 
 }  // namespace
 
-std::string start_tables(const RunConfig& config, const Llama& model, const Optimizer& optimizer, const Loader& loader,
-                         const ProcessGroup& group) {
+std::string start_tables(const RunConfig& config, const Llama& model, const Optimizer& optimizer,
+                         std::uint64_t feedback_bytes, const Loader& loader, const ProcessGroup& group) {
   std::int64_t parameters = 0;
   for (const Parameter& parameter : model.parameters()) parameters += parameter.value.numel();
   const TrainSection& train = config.train;
@@ -52,7 +52,9 @@ std::string start_tables(const RunConfig& config, const Llama& model, const Opti
   out += row("weights", mebibytes(weights));
   out += row("gradients", mebibytes(weights));
   out += row("optimizer state", mebibytes(state));
-  out += row("sum", mebibytes(2 * weights + state));
+  const auto feedback = static_cast<double>(feedback_bytes);
+  if (feedback > 0) out += row("error feedback", mebibytes(feedback));
+  out += row("sum", mebibytes(2 * weights + state + feedback));
   return out;
 }
 

@@ -3,29 +3,29 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <array>
-#include <bit>
-#include <chrono>
-#include <cmath>
 
 #include "steepest/base/error.h"
-#include "steepest/comm/agree.h"
 #include "steepest/gradient/backprop.h"
-#include "steepest/kernels/bits.h"
 #include "steepest/kernels/reduce.h"
 #include "steepest/train/schedule.h"
+#include "steepest/train/stopwatch.h"
 
 namespace steepest {
 namespace {
 
-class Stopwatch {
- public:
-  double ms() const { return std::chrono::duration<double, std::milli>(Clock::now() - start_).count(); }
+std::string place_of(const NonFiniteRank& flagged) {
+  return concat("rank ", flagged.rank, ", ", flagged.tensor);
+}
 
- private:
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point start_ = Clock::now();
-};
+StepReport report_of(const Agreed& agreed) {
+  StepReport report;
+  report.loss = agreed.loss;
+  report.grad_norm = agreed.grad_norm;
+  report.skipped = agreed.skip;
+  if (!agreed.flagged.empty()) report.non_finite_place = place_of(agreed.flagged.front());
+  report.stop_requested = agreed.stop_requested;
+  return report;
+}
 
 }  // namespace
 
@@ -41,51 +41,45 @@ StepRunner::StepRunner(Llama& model, Optimizer& optimizer, const Loader& loader,
       group_(group),
       config_(config),
       windows_per_step_(config.train.batch_tokens / config.data.sequence_length),
-      windows_per_rank_(windows_per_step_ / group.world_size()) {
+      windows_per_rank_(windows_per_step_ / group.world_size()),
+      aggregate_(optimizer, group, config) {
   if (windows_per_step_ % group.world_size() != 0)
     fail_key("[train] batch_tokens", "makes ", windows_per_step_, " windows a step, which ", group.world_size(),
              " ranks cannot share equally; choose a multiple of ", config.data.sequence_length * group.world_size());
-  if (optimizer_.vote_bits() > 0) {
-    vote_.emplace(group_, optimizer_.vote_bits());
-    mine_.resize(words_for(optimizer_.vote_bits()));
-    decided_.resize(mine_.size());
-    optimizer_.set_ranks({[this](std::span<double> sums) { group_.sum(sums); },
-                          [this](std::span<const std::uint64_t> mine, std::uint64_t t,
-                                 std::span<std::uint64_t> decided) { (*vote_)(mine, t, decided); }});
-  }
+  if (optimizer_.vote_bits() > 0) optimizer_.set_ranks(aggregate_.step_size_ranks());
 }
 
 StepReport StepRunner::run(std::int64_t t, bool stop_requested) {
-  StepReport report;
-  report.stop_requested = stop_requested;
+  const double comm_before = aggregate_.comm_ms();
   optimizer_.zero_gradients();
   const double local_loss = accumulate_gradients(t);
-  exchange(report, local_loss);
-  if (report.skipped) {
+  const Agreed agreed = aggregate_.agree(local_loss, stop_requested);
+  StepReport report = report_of(agreed);
+  if (agreed.skip) {
     optimizer_.skip_step();
-    return report;
+  } else {
+    give_further_gradients(t, agreed.loss);
+    update(t, agreed, report);
+    give_further_gradients(t, agreed.loss);
   }
-  give_further_gradients(t, report);
-  update(t, report);
-  give_further_gradients(t, report);
+  report.comm_ms = aggregate_.comm_ms() - comm_before;
   return report;
 }
 
-void StepRunner::give_further_gradients(std::int64_t t, StepReport& report) {
-  while (optimizer_.needs_gradient(report.loss)) {
+void StepRunner::give_further_gradients(std::int64_t t, double loss) {
+  while (optimizer_.needs_gradient(loss)) {
     optimizer_.zero_gradients();
     accumulate_gradients(t);
-    average_gradients(report);
+    aggregate_.average();
   }
 }
 
 void StepRunner::observe() {
   for (std::int64_t t = 0; t < optimizer_.observation_batches(); ++t) {
     optimizer_.zero_gradients();
-    StepReport report;
-    exchange(report, accumulate_gradients(t));
-    if (report.skipped)
-      fail("train", report.non_finite_place, " is not finite in batch ", t,
+    const Agreed agreed = aggregate_.agree_on_mean(accumulate_gradients(t));
+    if (agreed.skip)
+      fail("train", place_of(agreed.flagged.front()), " is not finite in batch ", t,
            " of those that v0 = \"observed\" starts from; use v0 = \"random\" or look at the data");
     optimizer_.observe();
   }
@@ -110,57 +104,16 @@ double StepRunner::accumulate_gradients(std::int64_t t) {
                   [&](std::size_t i) { return static_cast<double>(rows(i)) / static_cast<double>(windows_per_rank_); });
 }
 
-void StepRunner::average_gradients(StepReport& report) {
-  if (group_.world_size() == 1 || optimizer_.mean_gradients().empty()) return;
-  const Stopwatch watch;
-  group_.sum(optimizer_.mean_gradients());
-  scale(optimizer_.mean_gradients(), static_cast<float>(1.0 / group_.world_size()));
-  report.comm_ms += watch.ms();
-}
-
-void StepRunner::exchange(StepReport& report, double local_loss) {
-  average_gradients(report);
-  const double ranks = group_.world_size();
-  const GradientReport local = optimizer_.inspect();
-
-  const Stopwatch scalars;
-  std::string bad = local.finite ? "" : "gradient of " + local.first_bad;
-  if (bad.empty() && !std::isfinite(local_loss)) bad = "the loss";
-  const std::vector<NonFiniteRank> flagged = ranks_with_non_finite_gradient(group_, bad);
-  // Non-finite numbers stay out of the sums.
-  std::array<double, 3> sums = {bad.empty() ? local_loss : 0, bad.empty() ? local.voted_sum_of_squares : 0,
-                                report.stop_requested ? 1.0 : 0.0};
-  group_.sum(std::span<double>(sums));
-  report.comm_ms += scalars.ms();
-
-  report.loss = sums[0] / ranks;
-  report.stop_requested = sums[2] > 0;
-  report.skipped = !flagged.empty();
-  if (report.skipped) report.non_finite_place = concat("rank ", flagged[0].rank, ", ", flagged[0].tensor);
-  report.grad_norm = std::sqrt(local.mean_sum_of_squares + sums[1] / ranks);
-}
-
-void StepRunner::update(std::int64_t t, StepReport& report) {
+void StepRunner::update(std::int64_t t, const Agreed& agreed, StepReport& report) {
   const double clip = config_.train.clip_norm;
-  if (clip > 0 && report.grad_norm > clip) optimizer_.scale_gradients(static_cast<float>(clip / report.grad_norm));
+  if (clip > 0 && agreed.grad_norm > clip) optimizer_.scale_gradients(static_cast<float>(clip / agreed.grad_norm));
   const double factor = schedule_factor(config_.train, t);
+  const double comm_before = aggregate_.comm_ms();
   const Stopwatch watch;
-  if (!vote_) {
-    optimizer_.step(factor);
-    report.optimizer_ms = watch.ms();
-    return;
-  }
-  optimizer_.pack_votes(mine_);
-  const double packed = watch.ms();
-  (*vote_)(mine_, optimizer_.updates(), decided_);
-  const double exchanged = watch.ms();
-  std::size_t differing = 0;
-  for (std::size_t i = 0; i < mine_.size(); ++i)
-    differing += static_cast<std::size_t>(std::popcount(mine_[i] ^ decided_[i]));
-  report.sign_agreement = 1 - static_cast<double>(differing) / static_cast<double>(optimizer_.vote_bits());
-  optimizer_.step(factor, decided_);
-  report.comm_ms += exchanged - packed;
-  report.optimizer_ms = watch.ms() - (exchanged - packed);
+  const std::span<const std::uint64_t> decided = aggregate_.exchange(agreed, factor * main_lr(config_.optimizer));
+  optimizer_.step(factor, decided);
+  report.sign_agreement = aggregate_.sign_agreement();
+  report.optimizer_ms = watch.ms() - (aggregate_.comm_ms() - comm_before);
 }
 
 }  // namespace steepest

@@ -5,13 +5,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "steepest/comm/process_group.h"
-#include "steepest/comm/vote.h"
 #include "steepest/data/loader.h"
 #include "steepest/model/llama.h"
 #include "steepest/optim/optimizer.h"
+#include "steepest/train/aggregate.h"
 #include "steepest/train/config.h"
 
 namespace steepest {
@@ -19,9 +18,9 @@ namespace steepest {
 /// What one step did, the same on every rank except the times and the agreement.
 struct StepReport {
   double loss = 0;       ///< mean negative log-likelihood over the step's tokens of all ranks, before the update
-  double grad_norm = 0;  ///< global l2 norm before clipping; for voted gradients the mean over ranks of their square
+  double grad_norm = 0;  ///< global l2 norm before clipping; for what is sent as bits the mean over ranks of its square
   bool skipped = false;  ///< a gradient was not finite: no state has changed
-  std::string non_finite_place;          ///< rank and tensor of the first non-finite gradient
+  std::string non_finite_place;          ///< rank and tensor of the first non-finite gradient, also if it abstained
   bool stop_requested = false;           ///< some rank was asked to stop
   double optimizer_ms = 0;               ///< update alone
   double comm_ms = 0;                    ///< waiting for other ranks
@@ -40,16 +39,17 @@ class StepRunner {
   /// Step t (from 0): this rank's share of the windows t * batch .. (t + 1) * batch - 1.
   StepReport run(std::int64_t t, bool stop_requested);
 
+  /// How ranks agree, with what that remembers between steps.
+  Aggregate& aggregate() { return aggregate_; }
+
   /// Before step 0: the gradients that an observed second moment starts from (v0 = "observed"), those of the first
   /// steps' batches. Error when one is not finite.
   void observe();
 
  private:
   double accumulate_gradients(std::int64_t t);
-  void average_gradients(StepReport& report);
-  void give_further_gradients(std::int64_t t, StepReport& report);
-  void exchange(StepReport& report, double local_loss);
-  void update(std::int64_t t, StepReport& report);
+  void give_further_gradients(std::int64_t t, double loss);
+  void update(std::int64_t t, const Agreed& agreed, StepReport& report);
 
   Llama& model_;
   Optimizer& optimizer_;
@@ -58,9 +58,7 @@ class StepRunner {
   const RunConfig& config_;
   std::int64_t windows_per_step_;
   std::int64_t windows_per_rank_;
-  std::optional<VoteExchange> vote_;
-  std::vector<std::uint64_t> mine_;
-  std::vector<std::uint64_t> decided_;
+  Aggregate aggregate_;
 };
 
 }  // namespace steepest

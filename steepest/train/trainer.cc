@@ -36,13 +36,6 @@ double peak_resident_bytes() {
   return static_cast<double>(usage.ru_maxrss) * 1024;
 }
 
-/// The learning rate of the method's own rule.
-double main_lr(const OptimizerRecipe& recipe) {
-  for (const RoleRecipe& role : recipe.roles)
-    if (role.main) return role.lr;
-  return recipe.roles.front().lr;
-}
-
 /// Rate over the last steps: one slow step must not make the time left jump.
 class StepTimer {
  public:
@@ -90,7 +83,7 @@ class Run {
       create_folder();
       write_file_atomic(out_ / "recipe.toml", to_toml(config_));
       metrics_.emplace(out_, state_.step + 1);
-      say(start_tables(config_, *model_, *optimizer_, *loader_, *group_));
+      say(start_tables(config_, *model_, *optimizer_, steps_->aggregate().state_bytes(), *loader_, *group_));
       if (const std::string warnings = warnings_for(config_); !warnings.empty()) say(warnings);
       if (!resumed_from_.empty()) say(concat("resumed from ", resumed_from_.string(), " after step ", state_.step));
     }
@@ -105,12 +98,12 @@ class Run {
       const bool last = state_.step == config_.train.max_steps;
       const std::int64_t every = config_.checkpoint.every;
       saved = last || stop || (every > 0 && state_.step % every == 0);
-      if (saved) writer_->save(*model_, *optimizer_, state_);
+      if (saved) writer_->save(*model_, *optimizer_, steps_->aggregate().feedback(), state_);
       if (!stop || last) continue;
       finish();
       return Outcome::Stopped;
     }
-    if (!saved) writer_->save(*model_, *optimizer_, state_);
+    if (!saved) writer_->save(*model_, *optimizer_, steps_->aggregate().feedback(), state_);
     finish();
     return Outcome::Finished;
   }
@@ -147,7 +140,7 @@ class Run {
       folder = *inside;  // a run folder was named: its newest checkpoint
     }
     require_equal(*group_, "checkpoint to resume from", folder.filename().string());
-    state_ = load_checkpoint(folder, *model_, *optimizer_, *group_, config_);
+    state_ = load_checkpoint(folder, *model_, *optimizer_, steps_->aggregate().feedback(), *group_, config_);
     resumed_from_ = folder;
   }
 
@@ -175,6 +168,9 @@ class Run {
   void count_skips(const StepReport& report) {
     if (!report.skipped) {
       state_.consecutive_skips = 0;
+      if (!report.non_finite_place.empty())
+        say(concat("warning: step ", state_.step, ": ", report.non_finite_place,
+                   " is not finite; that rank did not count"));
       return;
     }
     ++state_.skipped_steps;
@@ -225,7 +221,8 @@ class Run {
         {"perf/step_ms", seconds * 1e3},
         {"perf/optimizer_ms", report.optimizer_ms},
         {"mem/peak_bytes", peak_resident_bytes()},
-        {"mem/optimizer_state_bytes", static_cast<double>(optimizer_->state_bytes())},
+        {"mem/optimizer_state_bytes",
+         static_cast<double>(optimizer_->state_bytes() + steps_->aggregate().state_bytes())},
         {"comm/bytes_sent", static_cast<double>(sent)},
         {"comm/ms", report.comm_ms},
         {"comm/exposed_ms", report.comm_ms},

@@ -100,12 +100,6 @@ class Tuner {
   std::optional<Loader> loader_;
 };
 
-double main_lr(const OptimizerRecipe& recipe) {
-  for (const RoleRecipe& role : recipe.roles)
-    if (role.main) return role.lr;
-  return recipe.roles.front().lr;
-}
-
 void write_results(const fs::path& out, const TuneRequest& request, const SosResult& found) {
   nlohmann::ordered_json runs = nlohmann::ordered_json::array();
   for (const SosRun& run : found.runs)

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "steepest/base/philox.h"
 #include "steepest/kernels/bits.h"
 #include "tests/comm/in_process.h"
@@ -24,28 +26,54 @@ Words random_bits(std::size_t bits, int rank, std::uint64_t t) {
   return words;
 }
 
-// sign_and_vote.md 3.4, literally: V negative iff c > T.
-Words counted(const std::vector<Words>& votes, std::size_t bits, std::uint64_t t) {
-  const std::size_t voters = votes.size();
-  const std::size_t threshold = voters % 2 ? (voters - 1) / 2 : t % 2 == 0 ? voters / 2 : voters / 2 - 1;
-  Words decided(words_for(bits));
+bool at(const Words& words, std::size_t i) {
+  return words[i / 64] >> i % 64 & 1;
+}
+
+// sign_and_vote.md 3.4, literally, over the votes of those who do not abstain: one plane, V negative iff c > T; two
+// planes, V = 0 on ties.
+Words counted(const std::vector<Words>& votes, std::size_t bits, std::uint64_t t, VoteRules rules = {},
+              const std::vector<int>& abstaining = {}) {
+  const std::size_t plane = words_for(bits);
+  Words decided(rules.planes() * plane);
   for (std::size_t i = 0; i < bits; ++i) {
-    std::size_t count = 0;
-    for (const Words& vote : votes) count += vote[i / 64] >> i % 64 & 1;
-    decided[i / 64] |= static_cast<std::uint64_t>(count > threshold) << i % 64;
+    std::size_t voters = 0, negative = 0, positive = 0;
+    for (std::size_t m = 0; m < votes.size(); ++m) {
+      if (std::count(abstaining.begin(), abstaining.end(), static_cast<int>(m))) continue;
+      ++voters;
+      const bool minus = at(votes[m], i);
+      negative += minus;
+      positive += !minus && (rules.planes() == 1 || at(votes[m], 64 * plane + i));
+    }
+    const bool odd_step = t % 2 == 1 && rules.tie == TieRule::Parity;
+    const std::size_t threshold = voters % 2 ? (voters - 1) / 2 : odd_step ? voters / 2 - 1 : voters / 2;
+    const bool minus = rules.planes() == 2 ? negative > positive : negative > threshold;
+    decided[i / 64] |= static_cast<std::uint64_t>(minus) << i % 64;
+    if (rules.planes() == 2) decided[plane + i / 64] |= static_cast<std::uint64_t>(negative != positive) << i % 64;
   }
   return decided;
 }
 
-void expect_majority(int world_size, std::size_t bits, VoteScheme scheme) {
+// A vote with its planes; what is negative is not zero.
+Words random_vote(std::size_t bits, int rank, std::uint64_t t, VoteRules rules) {
+  Words vote = random_bits(bits, rank, t);
+  if (rules.planes() == 1) return vote;
+  const Words more = random_bits(bits, rank + 100, t);
+  const std::size_t plane = vote.size();
+  for (std::size_t w = 0; w < plane; ++w) vote.push_back(vote[w] | more[w]);
+  return vote;
+}
+
+void expect_majority(int world_size, std::size_t bits, VoteScheme scheme, VoteRules rules = {},
+                     const std::vector<int>& abstaining = {}) {
   for (const std::uint64_t t : {6, 7}) {
     std::vector<Words> votes;
-    for (int r = 0; r < world_size; ++r) votes.push_back(random_bits(bits, r, t));
-    const Words expected = counted(votes, bits, t);
+    for (int r = 0; r < world_size; ++r) votes.push_back(random_vote(bits, r, t, rules));
+    const Words expected = counted(votes, bits, t, rules, abstaining);
     const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
-      VoteExchange exchange(group, bits, scheme);
-      Words decided(expected.size(), ~0ull);
-      exchange(votes[static_cast<std::size_t>(group.rank())], t, decided);
+      VoteExchange exchange(group, bits, scheme, rules);
+      Words decided(exchange.words(), ~0ull);
+      exchange(votes[static_cast<std::size_t>(group.rank())], t, decided, abstaining);
       EXPECT_EQ(decided, expected) << world_size << " ranks, rank " << group.rank() << ", " << bits
                                    << " bits, t = " << t;
     });
@@ -62,6 +90,42 @@ TEST(SignSpec, Test_9_1_7_ShardsDecideTheMajorityOnEveryReplica) {
 TEST(SignSpec, Test_9_1_7_AllGatherDecidesTheMajorityOnEveryReplica) {
   for (const int world_size : kWorlds)
     for (const std::size_t bits : {0, 1, 64, 513, 20001}) expect_majority(world_size, bits, VoteScheme::AllGather);
+}
+
+TEST(SignSpec, Test_9_1_7_TwoPlanesDecideTheSignOrZeroOnEveryReplica) {
+  const VoteRules rules = {.zero = VoteRules::Zero::Zero};
+  for (const int world_size : kWorlds)
+    for (const std::size_t bits : {0, 1, 64, 513, 20001})
+      for (const VoteScheme scheme : {VoteScheme::Shards, VoteScheme::AllGather})
+        expect_majority(world_size, bits, scheme, rules);
+}
+
+TEST(SignSpec, Test_9_1_3_TiesByPlusAreAlwaysPositive) {
+  for (const int world_size : kWorlds)
+    for (const VoteScheme scheme : {VoteScheme::Shards, VoteScheme::AllGather})
+      expect_majority(world_size, 5000, scheme, {.zero = VoteRules::Zero::Plus, .tie = TieRule::Plus});
+}
+
+// 3.2: the votes of flagged ranks do not count, and T follows from the votes that do.
+TEST(SignSpec, Test_9_1_2_AbstainingRanksAreLeftOutOfTheCount) {
+  const std::vector<std::vector<int>> lists = {{0}, {1}, {2, 0}, {1, 2, 3}, {7}, {1, 3, 5, 7}, {0, 1, 2, 4, 5, 6, 7}};
+  for (const auto& abstaining : lists)
+    for (const int world_size : {2, 3, 4, 8})
+      for (const VoteScheme scheme : {VoteScheme::Shards, VoteScheme::AllGather})
+        for (const VoteRules::Zero zero : {VoteRules::Zero::Parity, VoteRules::Zero::Zero}) {
+          if (*std::max_element(abstaining.begin(), abstaining.end()) >= world_size) continue;
+          if (abstaining.size() >= static_cast<std::size_t>(world_size)) continue;
+          expect_majority(world_size, 5000, scheme, {.zero = zero}, abstaining);
+        }
+}
+
+TEST(SignSpec, Test_9_1_2_NobodyVotesWhereAllAbstain) {
+  const auto thrown = on_ranks(2, [&](ProcessGroup& group) {
+    VoteExchange exchange(group, 100);
+    Words mine(2), decided(2);
+    exchange(mine, 0, decided, std::vector<int>{0, 1});
+  });
+  EXPECT_EQ(thrown[0], "[distributed] rank 0 of 2, start: all ranks abstain; skip the step");
 }
 
 TEST(SignSpec, Test_9_1_7_WeightsAreEqualAfter1000Steps) {
@@ -113,6 +177,20 @@ TEST(SignSpec, Test_9_1_8_TheDefaultSchemeSendsTwiceMMinusOneOverMBitsPerParamet
   }
 }
 
+TEST(SignSpec, Test_9_1_8_TwoPlanesSendTwiceTheBits) {
+  constexpr std::size_t kBits = 8 << 20;
+  for (const int world_size : {2, 3, 8}) {
+    const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
+      VoteExchange exchange(group, kBits, {.zero = VoteRules::Zero::Zero});
+      Words mine(exchange.words()), decided(exchange.words());
+      exchange(mine, 0, decided);
+      const double per_parameter = 8.0 * static_cast<double>(group.bytes_sent()) / kBits;
+      EXPECT_NEAR(per_parameter, 4.0 * (world_size - 1) / world_size, 0.004);
+    });
+    EXPECT_EQ(thrown, nothing_thrown(world_size));
+  }
+}
+
 TEST(SignSpec, Test_9_1_3_JunkInThePaddingNeverMatters) {
   for (const VoteScheme scheme : {VoteScheme::Shards, VoteScheme::AllGather})
     for (const int world_size : {1, 2, 3, 4}) {
@@ -141,6 +219,28 @@ TEST(Vote, RanksAtDifferentStepsAreRefused) {
         "same program with the same recipe on all ranks");
     EXPECT_FALSE(thrown[1].empty());
   }
+}
+
+TEST(Vote, RanksWithOtherRulesAreRefused) {
+  const VoteRules others[] = {{.zero = VoteRules::Zero::Plus}, {.tie = TieRule::Plus}};
+  const char* const flags[] = {"flags is 16 there and 0 here", "flags is 32 there and 0 here"};
+  for (int k = 0; k < 2; ++k) {
+    const auto thrown = on_ranks(2, [&](ProcessGroup& group) {
+      VoteExchange exchange(group, 1024, group.rank() == 0 ? VoteRules{} : others[k]);
+      Words mine(16), decided(16);
+      exchange(mine, 0, decided);
+    });
+    EXPECT_NE(thrown[0].find(flags[k]), std::string::npos) << thrown[0];
+  }
+  // Who abstains must be agreed before.
+  const auto thrown = on_ranks(3, [&](ProcessGroup& group) {
+    VoteExchange exchange(group, 5000, VoteScheme::AllGather);
+    Words mine(words_for(5000)), decided(mine.size());
+    const std::vector<int> abstaining = group.rank() == 2 ? std::vector<int>{2} : std::vector<int>{};
+    exchange(mine, 0, decided, abstaining);
+  });
+  EXPECT_NE(thrown[0].find("rank 2 sent a vote that does not fit, flags is 2 there and 0 here"), std::string::npos)
+      << thrown[0];
 }
 
 TEST(Vote, RefusesWrongSizes) {

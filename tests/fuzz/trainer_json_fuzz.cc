@@ -9,7 +9,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   using namespace steepest;
   try {
     const TrainerJson trainer = parse_trainer_json({reinterpret_cast<const char*>(data), size}, "fuzz");
-    if (trainer.state.step < 0 || trainer.world_size < 1) __builtin_trap();
+    if (trainer.state.step < 0 || !(trainer.state.feedback_eta >= 0) || trainer.world_size < 1) __builtin_trap();
     for (const auto& [name, hash] : trainer.files)
       if (name.find('/') != std::string::npos) __builtin_trap();
   } catch (const Error&) {

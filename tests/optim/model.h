@@ -49,6 +49,20 @@ inline void set_gradients(const std::vector<Parameter>& parameters, std::uint64_
   for (std::uint32_t i = 0; i < parameters.size(); ++i) make_gradient(floats(parameters[i].value.grad()), i, t, rank);
 }
 
+/// One update on the gradients of step t, with the further ones that a measured step size asks for; those have to
+/// change with the weights.
+inline void take_step(Optimizer& optimizer, std::uint64_t t, double lr_factor) {
+  const auto evaluate = [&] {
+    optimizer.zero_gradients();
+    set_gradients(optimizer.parameters(), t);
+    for (const Parameter& p : optimizer.parameters())
+      if (optimizer.measured()) p.value.grad().add_(p.value.detach(), 0.5);
+  };
+  evaluate();
+  while (optimizer.needs_gradient(1)) evaluate();
+  optimizer.step(lr_factor);
+}
+
 inline std::vector<ComposedParameter> compose(const std::vector<Parameter>& parameters) {
   std::vector<ComposedParameter> list;
   for (const Parameter& p : parameters) {

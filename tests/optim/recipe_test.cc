@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "steepest/optim/axes.h"
 #include "steepest/optim/table.h"
 
 namespace steepest {
@@ -28,7 +29,7 @@ std::string refusal(const Body& body) {
 
 TEST(Recipe, UnknownMethodNamesTheNearest) {
   EXPECT_EQ(refusal([] { preset("signun"); }), "[optimizer] method is \"signun\"; did you mean \"signum\"?");
-  EXPECT_NE(refusal([] { preset("zzzzzzzzz"); }).find("it must be one of adamw, sgd"), std::string::npos);
+  EXPECT_NE(refusal([] { preset("zzzzzzzzz"); }).find("it must be one of adamw, adam"), std::string::npos);
 }
 
 TEST(Recipe, LrIsThatOfTheMainRoles) {
@@ -99,7 +100,9 @@ TEST(Recipe, EveryPresetIsLegalAndVotesWhereItSigns) {
     OptimizerRecipe recipe = preset(row.name);
     EXPECT_NO_THROW(validate(recipe)) << row.name;
     recipe.aggregate = "vote";
-    EXPECT_EQ(refusal([&] { validate(recipe); }) == "accepted", row.roles[0].direction == "sign") << row.name;
+    // The authors' runs of ALIAS clip before they measure, which a vote cannot.
+    const bool votes = std::any_of(row.roles.begin(), row.roles.end(), is_sign) && row.name != "alias_llm_paper";
+    EXPECT_EQ(refusal([&] { validate(recipe); }) == "accepted", votes) << row.name;
   }
 }
 

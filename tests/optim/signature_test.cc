@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <algorithm>
+
+#include "steepest/optim/axes.h"
 #include "steepest/optim/presets.h"
 #include "tests/kernels/targets.h"
 #include "tests/optim/model.h"
@@ -12,31 +15,45 @@ namespace {
 
 const std::map<std::string, std::string> kSignatures = {
     {"adamw", "3e599388b6038e04"},          {"sgd", "f1675558d14254b1"},        {"signsgd", "9c956911938e9ab3"},
-    {"signum", "6cb55454ba2d2124"},         {"lion", "ad0643fc5568b5d1"},       {"sinkgd", "38b1493843547acc"},
-    {"scaled_signsgd", "9c49afcc942d62d6"}, {"ef_signsgd", "6937c880915a7e7b"},
+    {"signum", "6cb55454ba2d2124"},         {"lion", "ad0643fc5568b5d1"},       {"sinkgd", "9b9c5e84b262f189"},
+    {"scaled_signsgd", "9c49afcc942d62d6"}, {"ef_signsgd", "6937c880915a7e7b"}, {"normalized_sgd", "32b372b9a71fc730"},
+    {"rownorm", "8de0829bab284475"},        {"mngd", "300bb8b5980a2f99"},       {"scale", "8e1f62e3d7532ff7"},
+    {"rmnp", "f47d0ec3f209231f"},           {"mano", "056754c7f4f9eb86"},       {"racs", "34b7489e83b68c1b"},
+    {"adafactor", "c04c0ddeebd5ca40"},      {"adam_mini", "e9f78622c7255236"},
 };
 
-std::string signature(const std::string& method) {
+std::string signature(const std::string& method, std::uint64_t steps = 20) {
   std::vector<Parameter> parameters = make_parameters();
   Optimizer optimizer(preset(method), parameters, false);
-  for (std::uint64_t t = 0; t < 20; ++t) {
-    const auto evaluate = [&] {
-      set_gradients(parameters, t);
-      // A measured step size needs gradients that change with the weights.
-      for (const Parameter& p : parameters)
-        if (optimizer.measured()) p.value.grad().add_(p.value.detach(), 0.5);
-    };
-    optimizer.zero_gradients();
-    evaluate();
-    while (optimizer.needs_gradient(1)) evaluate();
-    optimizer.step(1 - 0.04 * static_cast<double>(t));
-  }
+  for (std::uint64_t t = 0; t < steps; ++t) take_step(optimizer, t, 1 - 0.04 * static_cast<double>(t));
   return hash_of(parameters);
+}
+
+// What passes through libtorch's matrix products has the bits of this kind of CPU: no stored hash.
+bool by_products(const Preset& row) {
+  return std::any_of(row.roles.begin(), row.roles.end(),
+                     [](const RoleRecipe& role) { return find_direction(role.direction).by_products; });
+}
+
+TEST(Signature, PresetsWithMatrixProductsAgreeWithThemselves) {
+  for (const Preset& row : presets()) {
+    if (!by_products(row)) continue;
+    omp_set_num_threads(1);
+    const std::string expect = signature(row.name, 3);
+    on_every_target([&] { EXPECT_EQ(signature(row.name, 3), expect) << row.name; });
+    for (const int threads : {2, 5}) {
+      omp_set_num_threads(threads);
+      EXPECT_EQ(signature(row.name, 3), expect) << row.name << ", " << threads << " threads";
+    }
+    omp_set_num_threads(1);
+  }
 }
 
 TEST(Signature, EveryPresetOnEveryTargetAndThreadCount) {
   for (const Preset& row : presets()) {
-    ASSERT_TRUE(kSignatures.contains(row.name)) << "add the signature of " << row.name << ": " << signature(row.name);
+    if (by_products(row)) continue;
+    EXPECT_TRUE(kSignatures.contains(row.name)) << "add the signature of " << row.name << ": " << signature(row.name);
+    if (!kSignatures.contains(row.name)) continue;
     omp_set_num_threads(1);
     on_every_target([&] { EXPECT_EQ(signature(row.name), kSignatures.at(row.name)) << row.name; });
     for (const int threads : {2, 5}) {

@@ -1,8 +1,10 @@
-// multi_norm.md section 9: T1 to T7 and T9, in fp64 (the loop) to 1e-8 and in fp32 (the kernel) on every instruction
-// set.
+// multi_norm.md section 9: T1 to T9, in fp64 (the loop) to 1e-8 and in fp32 (the kernel) on every instruction set; the
+// invariants of 2.2; the variants of 2.5 and 2.6.
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 
@@ -173,6 +175,141 @@ TEST(NormSpec, T9_MaskLeavesDeadRowsAlone) {
     }
     for (std::size_t i = 0; i < x.size(); ++i) ASSERT_NEAR(x[i], loop[i], 1e-4 * std::abs(loop[i]));
   });
+}
+
+TEST(NormSpec, T8_FactorsOfALargeBf16Matrix) {
+  const std::size_t n = 4096;
+  std::vector<float> g(n * n);
+  fill_normal(g, {.seed = 8}, 0, 1e-4f);
+  for (float& x : g) x = std::bit_cast<float>(std::bit_cast<std::uint32_t>(x) & 0xFFFF0000u);
+  DiagonalScratch scratch;
+  std::vector<float> x(g.size());
+  sinkhorn({.iterations = 2}, {g.data(), n, n}, {.out = x.data()}, scratch);
+  const std::vector<float> r = scratch.rows, c = scratch.cols;
+  std::vector<double> r64(n), c64(n, 1.0), sum(n);
+  for (int k = 0; k < 2; ++k) {
+    std::fill(sum.begin(), sum.end(), 0.0);
+    for (std::size_t i = 0; i < n; ++i) {
+      const float* row = g.data() + i * n;
+      double row_sum = 0;
+      for (std::size_t j = 0; j < n; ++j) row_sum += row[j] * c64[j] * row[j] * c64[j];
+      r64[i] = std::sqrt(n / row_sum);
+      for (std::size_t j = 0; j < n; ++j) sum[j] += row[j] * r64[i] * row[j] * r64[i];
+    }
+    for (std::size_t j = 0; j < n; ++j) c64[j] = std::sqrt(n / sum[j]);
+  }
+  for (std::size_t i = 0; i < n; ++i) {
+    ASSERT_NEAR(r[i], r64[i], 1e-5 * r64[i]);
+    ASSERT_NEAR(c[i], c64[i], 1e-5 * c64[i]);
+  }
+  const std::vector<float> first = x;
+  omp_set_num_threads(3);
+  sinkhorn({.iterations = 2}, {g.data(), n, n}, {.out = x.data()}, scratch);
+  omp_set_num_threads(1);
+  EXPECT_EQ(x, first);
+}
+
+TEST(NormSpec, S22_Invariants) {
+  const std::size_t rows = 37, cols = 53;
+  const std::vector<double> g = gaussian(rows * cols, 9);
+  const std::vector<float> x = kernel(g, rows, cols, {});
+  double descent = 0;
+  for (std::size_t i = 0; i < g.size(); ++i) {
+    descent += g[i] * x[i];
+    ASSERT_GE(g[i] * x[i], 0);
+  }
+  EXPECT_GT(descent, 0);
+  // Powers of two and signs change no bit.
+  for (const double factor : {0x1p40, 0x1p-40, -1.0}) {
+    std::vector<double> scaled = g;
+    for (double& value : scaled) value *= factor;
+    const std::vector<float> y = kernel(scaled, rows, cols, {});
+    for (std::size_t i = 0; i < g.size(); ++i) ASSERT_EQ(y[i], factor < 0 ? -x[i] : x[i]);
+  }
+  // Rows and columns reversed, every third row with the other sign.
+  std::vector<double> turned(g.size());
+  const auto place = [&](std::size_t i) { return g.size() - 1 - i; };
+  const auto sign = [&](std::size_t i) { return i / cols % 3 == 0 ? -1 : 1; };
+  for (std::size_t i = 0; i < g.size(); ++i) turned[place(i)] = sign(i) * g[i];
+  const std::vector<float> y = kernel(turned, rows, cols, {});
+  for (std::size_t i = 0; i < g.size(); ++i) ASSERT_NEAR(y[place(i)], sign(i) * x[i], 2e-6 * std::abs(x[i]));
+}
+
+TEST(NormSpec, S22_LimitOfTwoByTwo) {
+  const std::vector<double> g = {1.3, -2, 1.5, 0.7};
+  const double p = std::abs(g[0] * g[3]), q = std::abs(g[1] * g[2]);
+  const double diagonal = std::sqrt(2 * p / (p + q)), other = std::sqrt(2 * q / (p + q));
+  expect_map(g, 2, 2, {60}, {diagonal, -other, other, diagonal});
+}
+
+// multi_norm.md 2.6.4: one iteration a step from the stored c arrives where many iterations do.
+TEST(NormSpec, S26_WarmStartContinues) {
+  const std::size_t rows = 40, cols = 56;
+  std::vector<double> g = gaussian(rows * cols, 10);
+  const std::vector<double> row_scale = gaussian(rows, 11), col_scale = gaussian(cols, 12);
+  for (std::size_t i = 0; i < g.size(); ++i) g[i] *= std::exp(row_scale[i / cols] + col_scale[i % cols]);
+  const std::vector<float> h(g.begin(), g.end());
+  std::vector<float> columns(cols), x(g.size());
+  DiagonalScratch scratch;
+  for (int L = 1; L <= 4; ++L) {
+    sinkhorn({.iterations = 1, .columns = columns.data()}, {h.data(), rows, cols}, {.out = x.data()}, scratch);
+    const std::vector<double> loop = sinkhorn_loop(g, rows, cols, L, false, 0);
+    for (std::size_t i = 0; i < g.size(); ++i) ASSERT_NEAR(x[i], loop[i], 1e-5 * std::abs(loop[i])) << L;
+    EXPECT_GE(*std::max_element(columns.begin(), columns.end()), 1);
+    EXPECT_LT(*std::max_element(columns.begin(), columns.end()), 2);
+  }
+}
+
+// A column and a row without gradient at first must not stay dead for ever.
+TEST(NormSpec, S26_StoredColumnsComeBackToLife) {
+  const std::vector<float> before = {0, 0, 0, 3, 0, -1}, after = {5, 0, 0, 3, 0, -1};
+  for (const bool lagged : {false, true}) {
+    std::vector<float> columns(3), x(6);
+    DiagonalScratch scratch;
+    const SinkhornNumbers numbers{.iterations = 2, .columns = columns.data(), .lagged = lagged};
+    sinkhorn(numbers, {before.data(), 2, 3}, {.out = x.data()}, scratch);
+    for (int k = 0; k < 30; ++k) sinkhorn(numbers, {after.data(), 2, 3}, {.out = x.data()}, scratch);
+    EXPECT_GT(x[0], 1);
+    EXPECT_EQ(x[1], 0);
+    for (const float value : x) EXPECT_TRUE(std::isfinite(value));
+  }
+}
+
+// multi_norm.md 2.6.5: with a constant gradient step k is the loop after k iterations, ended on rows.
+TEST(NormSpec, S26_LaggedReadsOnceAndEndsOnRows) {
+  const std::size_t rows = 70, cols = 33;
+  const std::vector<double> g = gaussian(rows * cols, 13);
+  const std::vector<float> h(g.begin(), g.end());
+  on_every_target([&] {
+    std::vector<float> columns(cols), x(g.size());
+    DiagonalScratch scratch;
+    for (int k = 1; k <= 3; ++k) {
+      sinkhorn({.columns = columns.data(), .lagged = true}, {h.data(), rows, cols}, {.out = x.data()}, scratch);
+      const std::vector<double> loop = sinkhorn_loop(g, rows, cols, k, true, 0);
+      for (std::size_t i = 0; i < g.size(); ++i) ASSERT_NEAR(x[i], loop[i], 1e-5 * std::abs(loop[i])) << k;
+    }
+  });
+}
+
+// multi_norm.md 2.5: M = beta M + (1 - beta) Sink(G), step along M, in the same pass as the update.
+TEST(NormSpec, S25_NormaliseFirst) {
+  const std::size_t rows = 19, cols = 40;
+  std::vector<float> weights(rows * cols, 1.0f), momentum(rows * cols);
+  std::vector<double> w(weights.begin(), weights.end()), m(rows * cols);
+  DiagonalScratch scratch;
+  const StepNumbers step{0.1f, 0.5f, 0.01f};
+  for (std::uint64_t t = 0; t < 4; ++t) {
+    const std::vector<double> g = gaussian(rows * cols, 14 + t);
+    const std::vector<float> h(g.begin(), g.end());
+    sinkhorn({.iterations = 2}, {h.data(), rows, cols}, {weights.data(), &step, momentum.data(), 0.9f, 0.1f}, scratch);
+    const std::vector<double> x = sinkhorn_loop(g, rows, cols, 2, false, 0);
+    for (std::size_t i = 0; i < w.size(); ++i) {
+      m[i] = 0.9 * m[i] + 0.1 * x[i];
+      w[i] -= 0.1 * (0.5 * m[i] + 0.01 * w[i]);
+      ASSERT_NEAR(momentum[i], m[i], 1e-5);
+      ASSERT_NEAR(weights[i], w[i], 1e-5);
+    }
+  }
 }
 
 TEST(Sinkhorn, EveryTargetAndThreadCountGivesTheSameBits) {

@@ -209,54 +209,6 @@ TEST(SignSpec, Toy2_StuckFloorsFollowFromTheShift) {
   }
 }
 
-// 9.1.5 and 3.4: where x settles for an even number of voters.
-double settled(unsigned voters, bool parity) {
-  constexpr std::size_t kSize = 1024;
-  constexpr std::uint64_t kSteps = 4000;
-  Floats x(kSize), gradient(kSize);
-  std::vector<Words> bits(voters, Words(words_for(kSize)));
-  std::vector<const std::uint64_t*> all;
-  for (const Words& words : bits) all.push_back(words.data());
-  Words decided(words_for(kSize));
-  double sum = 0;
-  for (std::uint64_t t = 0; t < kSteps; ++t) {
-    for (unsigned m = 0; m < voters; ++m) {
-      noise(gradient, 6, t, m);
-      for (std::size_t i = 0; i < kSize; ++i) gradient[i] += x[i];
-      pack_signs(gradient, t, ZeroRule::Parity, bits[m].data());
-    }
-    vote(all, decided.size(), vote_threshold(voters, parity ? t : 0), decided.data());
-    apply_bits({.lr = 2e-3f}, x.data(), kSize, decided.data(), 0);
-    if (t >= kSteps / 2) sum += std::accumulate(x.begin(), x.end(), 0.0);
-  }
-  return sum / (kSize * kSteps / 2);
-}
-
-TEST(SignSpec, Test_9_1_5_FixedTiesMoveTheOptimumAndParityDoesNot) {
-  EXPECT_NEAR(settled(2, false), -.545, .01);
-  EXPECT_NEAR(settled(4, false), -.290, .01);
-  EXPECT_NEAR(settled(8, false), -.151, .01);
-  for (const unsigned voters : {2, 4, 8}) EXPECT_NEAR(settled(voters, true), 0, .01) << voters;
-}
-
-TEST(SignSpec, Test_9_1_5_ADeadCoordinateDriftsUnderPlusOnly) {
-  for (const ZeroRule rule : {ZeroRule::Parity, ZeroRule::Plus}) {
-    const Floats dead(3);
-    Floats x(3);
-    std::uint64_t words = 0;
-    float largest = 0;
-    for (std::uint64_t t = 0; t < 10000; ++t) {
-      pack_signs(dead, t, rule, &words);
-      apply_bits({.lr = 1e-4f}, x.data(), x.size(), &words, 0);
-      largest = std::max(largest, std::fabs(x[1]));
-    }
-    if (rule == ZeroRule::Parity)
-      EXPECT_LE(largest, 1.0001e-4f);
-    else
-      EXPECT_NEAR(x[1], -1.0, 1e-3);
-  }
-}
-
 // 9.4 in double precision, as the specification simulated it. `n` values make one block.
 using Doubles = std::vector<double>;
 enum class Rule { Sgd, Sign, ScaledSign, ErrorFeedback };

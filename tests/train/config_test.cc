@@ -115,6 +115,20 @@ TEST(Config, ContradictionsAreRefused) {
   EXPECT_NE(error_of("[data]\npath='x'\n[optimizer]\nmethod='signsgd'\nmomentum=0.5\n")
                 .find("[optimizer] momentum is not used by method signsgd"),
             std::string::npos);
+  const auto distributed = [](const std::string& keys, const std::string& method = "signum") {
+    return error_of("[data]\npath = 'x'\n[optimizer]\nmethod = '" + method + "'\n[distributed]\n" + keys);
+  };
+  EXPECT_EQ(distributed("aggregate = 'ef-mean'\nblock = 512\n", "sinkgd"), "no error");
+  EXPECT_EQ(distributed("aggregate = 'vote'\nzero = 'zero'\n"), "no error");
+  EXPECT_EQ(distributed("aggregate = 'vote'\nzero = 'plus'\ntie = 'plus'\n[train]\nnon_finite = 'abstain'\n"),
+            "no error");
+  EXPECT_NE(distributed("block = 512\n").find("[distributed] block means nothing to aggregate \"mean\""),
+            std::string::npos);
+  EXPECT_NE(distributed("zero = 'plus'\n").find("[distributed] zero means nothing"), std::string::npos);
+  EXPECT_NE(distributed("aggregate = 'ef-mean'\ntie = 'plus'\n").find("[distributed] tie means nothing"),
+            std::string::npos);
+  EXPECT_NE(distributed("aggregate = 'vote'\nzero = 'zero'\ntie = 'plus'\n").find("a tie is 0"), std::string::npos);
+  EXPECT_NE(distributed("[train]\nnon_finite = 'abstain'\n").find("nobody votes"), std::string::npos);
   EXPECT_NE(error_of(std::string(kRecipe) + "warmup_steps = 51\n").find("more than max_steps 50"), std::string::npos);
 }
 

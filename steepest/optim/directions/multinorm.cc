@@ -1,6 +1,7 @@
 #include "steepest/optim/directions/multinorm.h"
 
 #include <algorithm>
+#include <array>
 #include <sstream>
 
 #include "steepest/base/parallel.h"
@@ -10,7 +11,8 @@ namespace steepest {
 namespace {
 
 bool is_norm(const DirectionRow& row) {
-  return row.scale_free && row.states.empty() && (row.map || row.elementwise == Direction::Sign) && row.raw;
+  static constexpr std::array kNorms = {"sign", "row", "column", "frobenius", "spectral"};
+  return std::find(kNorms.begin(), kNorms.end(), row.name) != kNorms.end();
 }
 
 void take_signs(float* x, std::size_t size) {

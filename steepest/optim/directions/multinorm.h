@@ -11,8 +11,8 @@
 
 namespace steepest {
 
-/// The rows of directions() in a list such as "row,column": those with a norm, that ignore magnitude and keep no state.
-/// Throws UsageError for any other.
+/// The rows of directions() in a list such as "row,spectral". Throws UsageError for any but sign, row, column,
+/// frobenius and spectral, the directions of one norm (multi_norm.md 1.1).
 std::vector<const DirectionRow*> norms_in(const std::string& list);
 
 void map_multinorm(const Operand& operand, float* out, Scratch& scratch);

@@ -70,9 +70,8 @@ at::Tensor polar(const at::Tensor& g, const PolarSet& set, std::int64_t steps = 
 at::Tensor exact_polar(const at::Tensor& g);
 
 /// AOL (2512.04632): diag(s) G with s_i = (sum_j |(G G^T)_ij|)^(-1/2), whose singular values are at most 1. It changes
-/// the polar factor to that of the scaled matrix. Nothing when its largest singular value may exceed 0.85 (bounded by
-/// |S^2|_F^(1/4), S the scaled Gram matrix): there turbo_muon's first polynomial turns the sign. G is m x n with m <=
-/// n.
+/// the polar factor to that of the scaled matrix. Nothing when its largest singular value, by power iteration, exceeds
+/// 0.85: above 0.8837 turbo_muon's first polynomial turns the sign. G is m x n with m <= n.
 std::optional<at::Tensor> aol_scaled(const at::Tensor& g);
 
 /// What to iterate: schedule on factor * g. For an AOL set g is the scaled matrix if that is safe, else the set

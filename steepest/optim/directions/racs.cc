@@ -42,7 +42,10 @@ Scales find_scales(const MatrixView& matrix, std::int64_t iterations, DiagonalSc
     pass.gain = static_cast<float>(p / std::sqrt(ss));
     pass.sums = k < iterations ? scratch.sums.data() : nullptr;
     run(pass, scratch);
-    for (std::size_t i = 0; i < matrix.rows; ++i) scales.q[i] = std::pow(scratch.rows[i] / p, 2);
+    for (std::size_t i = 0; i < matrix.rows; ++i) {
+      const double root = scratch.rows[i] / p;
+      scales.q[i] = root * root;
+    }
   }
   for (double& s : scales.s) s /= p * p;
   return scales;

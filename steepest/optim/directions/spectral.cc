@@ -25,9 +25,10 @@ bool on_tiles(const RoleRecipe& role) {
 
 // out <- D(h), or with `step` one step of the weights `out` along it.
 void by_tiles(const Operand& o, const StepNumbers* step, float* out, Scratch& scratch) {
-  const auto start = polar_start(matrix(o.h, o), find_polar_set(o.role.polar), o.role.steps);
+  const PolarSet& set = find_polar_set(o.role.polar);
+  const PolarStart start = polar_start(matrix(o.h, o), set, o.role.steps);
   const at::Tensor g = start.g.contiguous();
-  polar_by_tiles(start.schedule, start.factor, g.const_data_ptr<float>(), o.rows, o.cols,
+  polar_by_tiles(with_margin(start.schedule, set.margin), start.factor, g.const_data_ptr<float>(), o.rows, o.cols,
                  1 / raw_spectral(o.rows, o.cols), step, out, scratch);
 }
 

@@ -1,0 +1,75 @@
+// How the ranks agree on a step's gradients: the exact mean, a majority vote of signs, or the 1-bit mean with error
+// feedback ([distributed] aggregate). First every rank learns whether all gradients are finite (agree), then what is
+// sent as bits is exchanged (exchange); no state changes before.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "steepest/comm/agree.h"
+#include "steepest/comm/feedback_mean.h"
+#include "steepest/comm/process_group.h"
+#include "steepest/comm/vote.h"
+#include "steepest/optim/optimizer.h"
+#include "steepest/train/config.h"
+
+namespace steepest {
+
+/// What all ranks know before a step changes anything.
+struct Agreed {
+  double loss = 0;  ///< mean over the ranks that count
+  /// Global l2 norm of the gradient; for what is sent as bits, the root of the mean over ranks of its square.
+  double grad_norm = 0;
+  bool stop_requested = false;         ///< some rank was asked to stop
+  std::vector<NonFiniteRank> flagged;  ///< ranks whose gradient or loss is not finite
+  bool skip = false;                   ///< because of them nobody may step
+};
+
+/// One rank's part in it. The optimizer and the group must outlive it.
+class Aggregate {
+ public:
+  Aggregate(Optimizer& optimizer, ProcessGroup& group, const RunConfig& config);
+
+  /// Averages what is averaged exactly, unless that must wait, and tells what everybody knows then. Where ranks abstain
+  /// (sign_and_vote.md 3.2), the flagged ones count neither in the vote nor in the means. Collective.
+  Agreed agree(double local_loss, bool stop_requested);
+  /// The same where the exact mean of all gradients is wanted, whatever the recipe's aggregate.
+  Agreed agree_on_mean(double local_loss);
+
+  /// After agree() and clipping: sends what is sent as bits. `eta`: the step size that the gradients will be multiplied
+  /// with, the unit of error feedback. Returns the decided votes for Optimizer::step. Collective.
+  std::span<const std::uint64_t> exchange(const Agreed& agreed, double eta);
+
+  /// The mean over ranks of what is averaged exactly, of a gradient that is not to be stepped along. Collective.
+  void average() { average(group_.world_size()); }
+  /// How the ranks of a vote agree on a measured step size.
+  AliasRanks step_size_ranks();
+
+  /// Share of this rank's votes that equal the last decision; nothing without votes or if it abstained.
+  std::optional<double> sign_agreement() const { return sign_agreement_; }
+  /// Milliseconds spent with other ranks so far.
+  double comm_ms() const { return comm_ms_; }
+
+  /// What error feedback remembers; null for other aggregates.
+  FeedbackMean* feedback() { return feedback_ ? &*feedback_ : nullptr; }
+  std::uint64_t state_bytes() const { return feedback_ ? feedback_->state_bytes() : 0; }
+
+ private:
+  Agreed agree(double local_loss, bool stop_requested, bool local_first);
+  void average(double ranks);
+  void vote(const Agreed& agreed);
+
+  Optimizer& optimizer_;
+  ProcessGroup& group_;
+  bool abstain_;
+  ZeroRule zero_ = ZeroRule::Parity;
+  std::optional<VoteExchange> vote_;
+  std::vector<std::uint64_t> mine_, decided_;
+  std::optional<FeedbackMean> feedback_;
+  std::optional<double> sign_agreement_;
+  double comm_ms_ = 0;
+};
+
+}  // namespace steepest

@@ -1,0 +1,110 @@
+#include "steepest/train/feedback_state.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "steepest/base/error.h"
+#include "steepest/kernels/reduce.h"
+
+namespace steepest {
+namespace {
+
+constexpr const char* kOwner = ".feedback_owner";
+constexpr const char* kWorker = ".feedback_worker";
+
+std::vector<std::int64_t> shape_of(const Parameter& parameter, std::int64_t ranks) {
+  std::vector<std::int64_t> shape = parameter.value.sizes().vec();
+  if (ranks > 0) shape.insert(shape.begin(), ranks);
+  return shape;
+}
+
+std::span<float> floats(const at::Tensor& tensor) {
+  return {tensor.data_ptr<float>(), static_cast<std::size_t>(tensor.numel())};
+}
+
+std::size_t size_of(const Parameter& parameter) {
+  return static_cast<std::size_t>(parameter.value.numel());
+}
+
+// Appends rank's slice (of `ranks` ones) of a saved tensor. A file's data need not be aligned.
+void append_slice(const TensorView& view, std::size_t rank, std::size_t ranks, std::vector<float>& out) {
+  const std::size_t bytes = view.bytes.size() / ranks;
+  const std::size_t old = out.size();
+  out.resize(old + bytes / sizeof(float));
+  if (bytes > 0) std::memcpy(out.data() + old, view.bytes.data() + rank * bytes, bytes);
+}
+
+}  // namespace
+
+std::vector<NamedTensor> collect_feedback_state(const FeedbackMean& feedback, std::span<const Parameter> parameters,
+                                                ProcessGroup& group, const std::string& worker_state) {
+  std::vector<NamedTensor> out;
+  if (!feedback.owes()) return out;
+  const bool exact = worker_state == "exact" && group.world_size() > 1;
+  const std::vector<float> owner = exact ? feedback.owner_residual() : feedback.folded_residual();
+  std::size_t first = 0;
+  for (const Parameter& parameter : parameters) {
+    const std::size_t size = size_of(parameter);
+    if (exact) {
+      at::Tensor all = at::empty(shape_of(parameter, group.world_size()), at::kFloat);
+      group.all_gather(std::as_bytes(feedback.worker_residual().subspan(first, size)),
+                       std::as_writable_bytes(floats(all)));
+      if (group.rank() == 0) out.push_back({parameter.name + kWorker, all});
+    }
+    if (group.rank() == 0) {
+      at::Tensor value = at::empty(parameter.value.sizes(), at::kFloat);
+      std::copy_n(owner.begin() + static_cast<std::ptrdiff_t>(first), size, floats(value).begin());
+      out.push_back({parameter.name + kOwner, value});
+    }
+    first += size;
+  }
+  return out;
+}
+
+void check_feedback_state(const SafetensorsFile& file, const std::string& place, std::span<const Parameter> parameters,
+                          const FeedbackMean* feedback, int saved_world_size) {
+  std::size_t owners = 0, workers = 0;
+  const auto check = [&](const Parameter& parameter, const char* kind, std::int64_t ranks, std::size_t& count) {
+    const TensorView* const saved = file.find(parameter.name + kind);
+    if (!saved) return;
+    ++count;
+    if (saved->dtype != Dtype::F32 || saved->shape != shape_of(parameter, ranks))
+      fail(place, "tensor \"", parameter.name, kind, "\" is ", dtype_name(saved->dtype), " of shape ",
+           shape_text(saved->shape), "; the 1-bit mean needs F32 of shape ", shape_text(shape_of(parameter, ranks)));
+  };
+  for (const Parameter& parameter : parameters) {
+    check(parameter, kOwner, 0, owners);
+    check(parameter, kWorker, saved_world_size, workers);
+  }
+  if (owners > 0 && !feedback)
+    fail(place,
+         "holds residuals of [distributed] aggregate \"ef-mean\", which would be lost; resume with \"ef-mean\" (one "
+         "rank pays them in its first step) or start a new run with [model] init_from");
+  if ((owners != 0 && owners != parameters.size()) || (workers != 0 && workers != owners))
+    fail(place, "has residuals of ", owners, " owners and ", workers, " workers for ", parameters.size(),
+         " parameters; the checkpoint is damaged");
+}
+
+void restore_feedback_state(const SafetensorsFile& file, std::span<const Parameter> parameters,
+                            const ProcessGroup& group, int saved_world_size, double last_eta, FeedbackMean& feedback) {
+  if (parameters.empty() || !file.find(parameters[0].name + kOwner)) return;
+  const auto ranks = static_cast<std::size_t>(saved_world_size);
+  const auto gather = [&](const char* kind, std::size_t rank, std::size_t of) {
+    std::vector<float> all;
+    for (const Parameter& parameter : parameters) append_slice(*file.find(parameter.name + kind), rank, of, all);
+    return all;
+  };
+  std::vector<float> owner = gather(kOwner, 0, 1);
+  if (!file.find(parameters[0].name + kWorker)) return feedback.restore_folded(owner, last_eta);
+  if (saved_world_size == group.world_size())
+    return feedback.restore(gather(kWorker, static_cast<std::size_t>(group.rank()), ranks), owner, last_eta);
+  std::vector<float> mean(owner.size());
+  for (std::size_t r = 0; r < ranks; ++r) add(mean, gather(kWorker, r, ranks));
+  scale(mean, static_cast<float>(1.0 / static_cast<double>(ranks)));
+  add(owner, mean);
+  feedback.restore_folded(owner, last_eta);
+}
+
+}  // namespace steepest

@@ -1,0 +1,316 @@
+// How ranks agree on gradients: non-finite values, abstention, zeros, the 1-bit mean, and its residuals in checkpoints
+// (sign_and_vote.md 3.2, 3.4, 7, 9.1). Ranks are threads.
+#include "steepest/train/aggregate.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <mutex>
+
+#include "steepest/optim/presets.h"
+#include "steepest/train/feedback_state.h"
+#include "tests/comm/in_process.h"
+#include "tests/data/temporary.h"
+#include "tests/optim/model.h"
+
+namespace steepest {
+namespace {
+
+using Floats = std::vector<float>;
+
+RunConfig config_for(const std::string& method, const std::string& aggregate) {
+  RunConfig config;
+  config.optimizer = preset(method);
+  config.optimizer.aggregate = config.distributed.aggregate = aggregate;
+  return config;
+}
+
+// Signs for everything but vectors, which Adam updates from averaged gradients.
+RunConfig mixed_votes() {
+  RunConfig config = config_for("signum", "vote");
+  RoleRecipe& vector = config.optimizer.role(Role::Vector);
+  vector.memory = "adam";
+  vector.direction = "identity";
+  return config;
+}
+
+// One rank's model, optimizer and aggregate.
+struct Worker {
+  explicit Worker(const RunConfig& config, ProcessGroup& group)
+      : parameters(make_parameters()),
+        optimizer(config.optimizer, parameters, group.world_size() > 1 && config.distributed.aggregate == "vote"),
+        aggregate(optimizer, group, config) {}
+
+  // Whether the step was taken. Gradients are those of `as` at t; element `bad` of the last tensor becomes `value`.
+  bool step(int as, std::uint64_t t, double factor = 1, float value = 0, std::size_t bad = 0) {
+    set_gradients(parameters, t, static_cast<std::uint16_t>(as));
+    if (value != 0) floats(parameters.back().value.grad())[bad] = value;
+    agreed = aggregate.agree(1.0 + as, false);
+    if (!agreed.skip) optimizer.step(factor, aggregate.exchange(agreed, factor));
+    return !agreed.skip;
+  }
+
+  Floats weights() const {
+    Floats all;
+    for (const Parameter& p : parameters) all.insert(all.end(), floats(p.value).begin(), floats(p.value).end());
+    return all;
+  }
+
+  Floats state() {
+    Floats all;
+    for (const StateTensor& s : optimizer.state())
+      all.insert(all.end(), floats(s.value).begin(), floats(s.value).end());
+    if (FeedbackMean* const feedback = aggregate.feedback()) {
+      const Floats owner = feedback->owner_residual();
+      all.insert(all.end(), owner.begin(), owner.end());
+      all.insert(all.end(), feedback->worker_residual().begin(), feedback->worker_residual().end());
+    }
+    return all;
+  }
+
+  std::vector<Parameter> parameters;
+  Optimizer optimizer;
+  Aggregate aggregate;
+  Agreed agreed;
+};
+
+constexpr std::size_t kLast = 61 * 23 - 1;  // of the last tensor
+
+TEST(SignSpec, Test_9_1_2_OneBadGradientSkipsTheStepOnAllRanks) {
+  const RunConfig configs[] = {config_for("adamw", "mean"), mixed_votes(), config_for("signum", "ef-mean")};
+  for (const RunConfig& config : configs)
+    for (const std::size_t bad : {std::size_t{0}, kLast / 2, kLast})
+      for (const float value : {std::nanf(""), -std::nanf(""), HUGE_VALF, -HUGE_VALF}) {
+        const auto thrown = on_ranks(3, [&](ProcessGroup& group) {
+          Worker worker(config, group);
+          EXPECT_TRUE(worker.step(group.rank(), 0));
+          const Floats weights = worker.weights(), state = worker.state();
+          EXPECT_FALSE(worker.step(group.rank(), 1, 1, group.rank() == 1 ? value : 0, bad));
+          ASSERT_FALSE(worker.agreed.flagged.empty());
+          // In an exact mean everybody sees what one has sent.
+          const int first = config.distributed.aggregate == "ef-mean" || config.distributed.aggregate == "vote" ? 1 : 0;
+          EXPECT_EQ(worker.agreed.flagged.front().rank, first);
+          EXPECT_EQ(worker.agreed.flagged.front().tensor, "gradient of head");
+          EXPECT_EQ(worker.weights(), weights);
+          EXPECT_EQ(worker.state(), state);
+          EXPECT_EQ(worker.optimizer.updates(), 1u);
+          EXPECT_TRUE(worker.step(group.rank(), 2));
+        });
+        EXPECT_EQ(thrown, nothing_thrown(3));
+      }
+}
+
+// 3.2: with `abstain` the others go on as if the flagged rank were not there, and its momentum is untouched.
+TEST(SignSpec, Test_9_1_2_AbstainVotesWithOneLess) {
+  for (const char* zero : {"parity", "zero"})
+    for (const std::size_t bad : {std::size_t{0}, kLast}) {
+      RunConfig config = mixed_votes();
+      config.distributed.zero = zero;
+      Floats expected;
+      const auto of_two = on_ranks(2, [&](ProcessGroup& group) {
+        Worker worker(config, group);
+        worker.step(2 * group.rank(), 0);
+        if (group.rank() == 0) expected = worker.weights();
+        EXPECT_NEAR(worker.agreed.loss, 2, 1e-12);
+      });
+      EXPECT_EQ(of_two, nothing_thrown(2));
+      config.train.non_finite = "abstain";
+      const auto of_three = on_ranks(3, [&](ProcessGroup& group) {
+        Worker worker(config, group);
+        EXPECT_TRUE(worker.step(group.rank(), 0, 1, group.rank() == 1 ? std::nanf("") : 0, bad));
+        EXPECT_EQ(worker.weights(), expected);
+        EXPECT_NEAR(worker.agreed.loss, 2, 1e-12) << "its loss does not count either";
+        EXPECT_EQ(worker.agreed.flagged.size(), 1u);
+        EXPECT_EQ(worker.aggregate.sign_agreement().has_value(), group.rank() != 1);
+        for (const StateTensor& state : worker.optimizer.state()) {
+          const std::span<const float> momentum = floats(state.value);
+          const bool untouched = std::all_of(momentum.begin(), momentum.end(), [](float m) { return m == 0; });
+          if (state.per_rank) {
+            EXPECT_EQ(untouched, group.rank() == 1) << state.name;
+          }
+        }
+        EXPECT_TRUE(worker.step(group.rank(), 1)) << "and it votes again";
+        EXPECT_TRUE(worker.agreed.flagged.empty());
+      });
+      EXPECT_EQ(of_three, nothing_thrown(3));
+    }
+}
+
+TEST(SignSpec, Test_9_1_2_NobodyStepsWhereAllAbstain) {
+  RunConfig config = mixed_votes();
+  config.train.non_finite = "abstain";
+  const auto thrown = on_ranks(2, [&](ProcessGroup& group) {
+    Worker worker(config, group);
+    const Floats before = worker.weights();
+    EXPECT_FALSE(worker.step(group.rank(), 0, 1, HUGE_VALF));
+    EXPECT_EQ(worker.agreed.flagged.size(), 2u);
+    EXPECT_EQ(worker.weights(), before);
+  });
+  EXPECT_EQ(thrown, nothing_thrown(2));
+}
+
+// 3.4: a coordinate that is zero on all ranks does not move, moves back and forth, or drifts.
+TEST(SignSpec, DeadCoordinatesFollowTheZeroRule) {
+  for (const char* zero : {"zero", "parity", "plus"}) {
+    RunConfig config = config_for("signsgd", "vote");
+    config.distributed.zero = zero;
+    const auto thrown = on_ranks(3, [&](ProcessGroup& group) {
+      Worker worker(config, group);
+      const float lr = static_cast<float>(config.optimizer.roles[0].lr);
+      const Floats before = worker.weights();
+      for (std::uint64_t t = 0; t < 2; ++t) {
+        worker.optimizer.zero_gradients();
+        const Agreed agreed = worker.aggregate.agree(1, false);
+        worker.optimizer.step(1, worker.aggregate.exchange(agreed, 1));
+      }
+      const Floats after = worker.weights();
+      for (std::size_t i = 0; i < before.size(); ++i) {
+        if (std::string(zero) == "zero") {
+          ASSERT_EQ(after[i], before[i]);
+        } else {
+          ASSERT_NEAR(after[i], before[i] - (std::string(zero) == "plus" ? 2 * lr : 0), 1e-7);
+        }
+      }
+    });
+    EXPECT_EQ(thrown, nothing_thrown(3));
+  }
+}
+
+TEST(SignSpec, ReplicasUnderTheOneBitMeanAreEqualAndFollowTheMean) {
+  Floats exact;
+  const auto mean = on_ranks(3, [&](ProcessGroup& group) {
+    Worker worker(config_for("sgd", "mean"), group);
+    for (std::uint64_t t = 0; t < 20; ++t) worker.step(group.rank(), t);
+    if (group.rank() == 0) exact = worker.weights();
+  });
+  EXPECT_EQ(mean, nothing_thrown(3));
+  std::mutex mutex;
+  std::map<int, Floats> replicas;
+  Floats owed;
+  const auto thrown = on_ranks(3, [&](ProcessGroup& group) {
+    Worker worker(config_for("sgd", "ef-mean"), group);
+    // At step size 0 nothing is compressed, and nothing is remembered.
+    for (std::uint64_t t = 0; t < 20; ++t) {
+      worker.step(group.rank(), t);
+      const Floats before = worker.state();
+      worker.step(group.rank(), 100 + t, 0);
+      EXPECT_EQ(worker.state(), before);
+    }
+    const Floats folded = worker.aggregate.feedback()->folded_residual();
+    const std::scoped_lock lock(mutex);
+    replicas[group.rank()] = worker.weights();
+    owed = folded;
+  });
+  EXPECT_EQ(thrown, nothing_thrown(3));
+  EXPECT_EQ(replicas[1], replicas[0]);
+  EXPECT_EQ(replicas[2], replicas[0]);
+  for (std::size_t i = 0; i < exact.size(); ++i)
+    ASSERT_NEAR(replicas[0][i] - 0.1f * owed[i], exact[i], 1e-6) << "what has not been sent is remembered";
+}
+
+TEST(SignSpec, AMomentumSeesTheSameGradientOnAllRanksAtStepSizeZero) {
+  std::mutex mutex;
+  std::map<int, Floats> momenta;
+  const auto thrown = on_ranks(2, [&](ProcessGroup& group) {
+    Worker worker(config_for("signum", "ef-mean"), group);
+    worker.step(group.rank(), 0);
+    worker.step(group.rank(), 1, 0);
+    Floats momentum;
+    for (const StateTensor& s : worker.optimizer.state())
+      momentum.insert(momentum.end(), floats(s.value).begin(), floats(s.value).end());
+    const std::scoped_lock lock(mutex);
+    momenta[group.rank()] = momentum;
+  });
+  EXPECT_EQ(thrown, nothing_thrown(2));
+  EXPECT_EQ(momenta[0], momenta[1]);
+}
+
+// 7.3: the residuals go through a file, exactly for the same number of ranks, folded for any other.
+class SavedFeedback {
+ public:
+  void save(const RunConfig& config, int world_size, const std::string& form) {
+    world_size_ = world_size;
+    const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
+      Worker worker(config, group);
+      for (std::uint64_t t = 0; t < 5; ++t) worker.step(group.rank(), t, 1.0 / static_cast<double>(t + 1));
+      const auto tensors = collect_feedback_state(*worker.aggregate.feedback(), worker.parameters, group, form);
+      const Floats folded = worker.aggregate.feedback()->folded_residual();
+      if (group.rank() != 0) return;
+      path_ = folder_.path() / concat("state_", world_size);
+      write_safetensors(path_, views_of(tensors), {{"format", "pt"}});
+      folded_ = folded;
+    });
+    EXPECT_EQ(thrown, nothing_thrown(world_size));
+  }
+
+  void restore(ProcessGroup& group, Worker& worker) const {
+    const SafetensorsFile file(path_);
+    FeedbackMean* const feedback = worker.aggregate.feedback();
+    check_feedback_state(file, "file", worker.parameters, feedback, world_size_);
+    restore_feedback_state(file, worker.parameters, group, world_size_, 0.2, *feedback);
+  }
+
+  const Floats& folded() const { return folded_; }
+  std::string path() const { return path_.string(); }
+
+ private:
+  TemporaryFolder folder_;
+  std::filesystem::path path_;
+  int world_size_ = 0;
+  Floats folded_;
+};
+
+TEST(SignSpec, Test_9_1_9_ResidualsInAFileGoOnExactlyOrFolded) {
+  const RunConfig config = config_for("sgd", "ef-mean");
+  for (const std::string form : {"exact", "folded"}) {
+    SavedFeedback saved;
+    saved.save(config, 3, form);
+    for (const int world_size : {3, 2, 1}) {
+      const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
+        Worker worker(config, group);
+        saved.restore(group, worker);
+        FeedbackMean& feedback = *worker.aggregate.feedback();
+        EXPECT_EQ(feedback.last_eta(), 0.2);
+        const Floats owner = feedback.owner_residual(), folded = feedback.folded_residual();
+        const bool exact = form == "exact" && world_size == 3;
+        for (std::size_t i = 0; i < folded.size(); ++i) {
+          ASSERT_NEAR(folded[i], saved.folded()[i], 1e-6f * std::fabs(folded[i]) + 1e-9f);
+          if (!exact) {
+            ASSERT_EQ(owner[i], folded[i]) << "all of it is the owners'";
+          }
+        }
+        const std::span<const float> mine = feedback.worker_residual();
+        const bool some = std::any_of(mine.begin(), mine.end(), [](float e) { return e != 0; });
+        EXPECT_EQ(some, exact);
+      });
+      EXPECT_EQ(thrown, nothing_thrown(world_size));
+    }
+  }
+}
+
+TEST(SignSpec, Test_9_1_9_ResidualsAreNotLostSilently) {
+  const RunConfig config = config_for("sgd", "ef-mean");
+  SavedFeedback saved;
+  saved.save(config, 2, "exact");
+  const SafetensorsFile file(saved.path());
+  const std::vector<Parameter> parameters = make_parameters();
+  try {
+    check_feedback_state(file, "place", parameters, nullptr, 2);
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("would be lost; resume with \"ef-mean\""), std::string::npos);
+  }
+  const auto thrown = on_ranks(2, [&](ProcessGroup& group) {
+    Worker worker(config, group);
+    EXPECT_THROW(check_feedback_state(file, "place", parameters, worker.aggregate.feedback(), 3), Error)
+        << "another number of ranks";
+    std::vector<Parameter> fewer(parameters.begin(), parameters.end());
+    fewer.push_back({"extra", Role::Vector, parameters[0].value});
+    EXPECT_THROW(check_feedback_state(file, "place", fewer, worker.aggregate.feedback(), 2), Error);
+  });
+  EXPECT_EQ(thrown, nothing_thrown(2));
+}
+
+}  // namespace
+}  // namespace steepest
