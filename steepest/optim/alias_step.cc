@@ -475,8 +475,6 @@ double AliasStep::begin() {
 }
 
 void AliasStep::finish(std::span<const std::uint64_t> decided) {
-  if (decided.size() > vote_words_)
-    fail("optimizer", "ALIAS steps keep a vote as one plane of bits; use one-bit votes");
   if (decided_.defined()) std::copy(decided.begin(), decided.end(), words(decided_));
   if (measures_after_update()) {
     const bool copied = spare_.defined();
