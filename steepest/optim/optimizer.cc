@@ -129,6 +129,8 @@ void Optimizer::step(double lr_factor, std::span<const std::uint64_t> decided) {
   Impl& o = *impl_;
   if (const std::size_t plane = words_for(vote_bits()); decided.size() != plane && decided.size() != 2 * plane)
     fail("optimizer", "the decided vote has ", decided.size(), " words; it must have ", plane, " or two such planes");
+  if (o.alias && decided.size() > words_for(vote_bits()))
+    fail("optimizer", "ALIAS steps keep a vote as one plane of bits, and this one has two; use one-bit votes");
   if (!std::isfinite(lr_factor)) fail("optimizer", "the learning rate factor is ", lr_factor, "; it must be finite");
   if (wants_observation())
     fail("optimizer",

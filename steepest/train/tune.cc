@@ -124,6 +124,11 @@ SosResult tune(const TuneRequest& request, const Reporter& reporter,
     fail_usage("optimizer", "step is \"", config.optimizer.step,
                "\", which measures its step size; there is nothing to "
                "tune, choose a method with a learning rate");
+  const DistributedSection& distributed = config.distributed;
+  if (distributed.aggregate == "ef-mean" || distributed.zero == "zero" || config.train.non_finite == "abstain")
+    fail_usage("distributed",
+               "tuning measures the gradients of all ranks together; use aggregate \"mean\", or \"vote\" with one-bit "
+               "zeros, and non_finite \"skip\"");
   validate(with_constant_step(config.optimizer, 1));
   if (config.train.threads > 0) at::set_num_threads(static_cast<int>(config.train.threads));
   Tuner tuner(request, reporter);

@@ -39,7 +39,7 @@ def recipe(dataset, alias_model, tmp_path):
         path.write_text(
             f'[model]\nconfig = "{alias_model}"\n[data]\npath = "{dataset}"\nsequence_length = 32\n'
             f"[optimizer]\n{optimizer}\n"
-            f'[train]\nbatch_tokens = 256\nmicro_batch_size = 4\nmax_steps = 12\nprecision = "fp32"\n{train}\n'
+            f'[train]\nbatch_tokens = 256\nmicro_batch_size = 4\nmax_steps = 12\nprecision = "fp32"\nschedule = "constant"\n{train}\n'
             f"[eval]\nevery = 0\ntokens = 512\n[checkpoint]\nevery = 4\nkeep = 10\n"
             f"[distributed]\nreplica_check_every = 1\n{distributed}\n"
         )
@@ -72,7 +72,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["same backward option I gap 3", "consecutive directional momentum", "llm", "sinkhorn"])
 def test_resumed_run_has_the_same_bits(run, recipe, tmp_path, kind):
     path = recipe(KINDS[kind])
     whole = run("train", path, "--out", tmp_path / "whole")
@@ -81,7 +81,6 @@ def test_resumed_run_has_the_same_bits(run, recipe, tmp_path, kind):
     assert first.returncode == 0, first.stderr
     second = run("train", path, "--out", tmp_path / "parts", "--resume", "auto")
     assert second.returncode == 0, second.stderr
-    # The saved recipes differ in nothing but the interruption.
     assert weights_of(tmp_path / "whole", 12) == weights_of(tmp_path / "parts", 12)
     assert [row["opt/step_size"] for row in rows(tmp_path / "whole")] == [
         row["opt/step_size"] for row in rows(tmp_path / "parts")
@@ -126,14 +125,12 @@ def test_other_methods_have_no_step_size(run, recipe, tmp_path):
     assert all(row["opt/step_size"] is None and "opt/eta" not in row for row in rows(tmp_path / "out"))
 
 
-@pytest.mark.parametrize("aggregate", ["mean", "vote"])
 @pytest.mark.parametrize(
-    "optimizer",
+    "aggregate, optimizer",
     [
-        'method = "alias"',
-        'method = "alias"\npair = "forward"\noption = "I"\nd0 = 0.01',
-        'method = "alias"\nsample = "consecutive"\nestimator = "directional"\noption = "I"\nmemory = "ema"',
-        'method = "alias"\nsample = "consecutive"',
+        ("mean", 'method = "alias"\npair = "forward"\noption = "I"\nd0 = 0.01'),
+        ("vote", 'method = "alias"'),
+        ("vote", 'method = "alias"\nsample = "consecutive"\nestimator = "directional"\noption = "I"\nmemory = "ema"'),
     ],
 )
 def test_two_ranks_stay_equal_and_resume(run, recipe, torchrun, tmp_path, aggregate, optimizer):
@@ -203,7 +200,7 @@ def test_printed_configuration_reads_back(run, recipe, tmp_path, kind):
 
 @pytest.mark.parametrize("arguments", [["--sos-fast", "--gs", 1e-3], ["--gs", 1e-5]])
 def test_tune_prints_a_line_for_the_recipe(run, recipe, tmp_path, arguments):
-    path = recipe('method = "sos"', train='schedule = "constant"')
+    path = recipe('method = "sos"')
     result = run("tune", path, "--steps", 15, "--out", tmp_path / "out", *arguments)
     assert result.returncode == 0, result.stderr
     found = json.loads((tmp_path / "out" / "tune.json").read_text())
@@ -213,7 +210,7 @@ def test_tune_prints_a_line_for_the_recipe(run, recipe, tmp_path, arguments):
     assert len(found["runs"]) == (2 if "--sos-fast" in arguments else len(found["runs"]))
     assert 1e-5 <= found["gamma"] < 1
     # The line, put into the recipe, trains.
-    trained = run("train", recipe(f'method = "sos"\n{last}', train='schedule = "constant"', name="tuned.toml"), "--out", tmp_path / "run")
+    trained = run("train", recipe(f'method = "sos"\n{last}', name="tuned.toml"), "--out", tmp_path / "run")
     assert trained.returncode == 0, trained.stderr
     written = rows(tmp_path / "run")
     assert written[-1]["train/loss"] < written[0]["train/loss"]
