@@ -15,7 +15,7 @@ namespace {
 using Rows = std::vector<std::vector<std::string>>;
 
 std::string wire(const RoleRecipe& role) {
-  return is_sign(role) ? "2 as votes, 64 as a mean" : "64 as a mean";
+  return is_sign(role) ? "2 as votes, 2.02 as ef-mean, 64 as a mean" : "2.02 as ef-mean, 64 as a mean";
 }
 
 std::size_t state_bytes(const RoleRecipe& role, const Parameter& p) {

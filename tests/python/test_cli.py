@@ -271,3 +271,10 @@ def test_one_method(run):
 def test_output_that_cannot_be_written_is_a_failure(run):
     with open("/dev/full", "w") as full:
         assert run("methods", stdout=full).returncode == 1
+
+
+def test_documented_methods_are_the_real_ones(run, repository):
+    """docs/methods.md is what `steepest methods --markdown` prints."""
+    printed = run("methods", "--markdown")
+    assert printed.returncode == 0 and "## sinkgd" in printed.stdout
+    assert (repository / "docs" / "methods.md").read_text() == printed.stdout
