@@ -70,6 +70,21 @@ inline std::vector<problems::AliasSettings> grid_two() {
   return list;
 }
 
+/// Both grids with their runs, made once in a process.
+struct GridRun {
+  problems::AliasSettings settings;
+  problems::AliasTrace trace;
+};
+inline const std::vector<GridRun>& grid_runs() {
+  static const std::vector<GridRun> runs = [] {
+    std::vector<GridRun> list;
+    for (const auto& s : grid_one()) list.push_back({s, run_p1(s)});
+    for (const auto& s : grid_two()) list.push_back({s, run_p1(s)});
+    return list;
+  }();
+  return runs;
+}
+
 /// The settings of A9 and A6's variants: L0 = 100, gamma_max 0.1, d0 = 1e-2.
 inline problems::AliasSettings cautious(AliasOption option) {
   problems::AliasSettings s = exact(option);

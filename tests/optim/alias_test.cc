@@ -62,9 +62,9 @@ TEST(ParameterFreeSpec, A1GoldenTrajectoryInTwoDimensions) {
 }
 
 TEST(ParameterFreeSpec, A3OptionOneNeedsNoTuning) {
-  for (const AliasSettings& s : grid_one()) {
+  for (const auto& [s, run] : grid_runs()) {
+    if (s.numbers.option != AliasOption::I) continue;
     SCOPED_TRACE(concat("d0 ", s.numbers.d0, ", L0 ", s.numbers.L0.value_or(-1)));
-    const AliasTrace run = run_p1(s);
     if (!s.numbers.L0) {
       EXPECT_WITHIN(run.eta[0], 5.868, 1e-4);
     }
@@ -79,9 +79,9 @@ TEST(ParameterFreeSpec, A3OptionOneNeedsNoTuning) {
 }
 
 TEST(ParameterFreeSpec, A4OptionTwoNeedsNoTuning) {
-  for (const AliasSettings& s : grid_two()) {
+  for (const auto& [s, run] : grid_runs()) {
+    if (s.numbers.option != AliasOption::II) continue;
     SCOPED_TRACE(concat("L0 ", s.numbers.L0.value_or(-1)));
-    const AliasTrace run = run_p1(s);
     EXPECT_GE(run.average(), 0.0357 * 0.95);
     EXPECT_LE(run.average(), 0.0385 * 1.05);
     EXPECT_GE(run.gamma.back(), 0.0182 * 0.97);
@@ -147,8 +147,7 @@ void expect_invariants(const AliasTrace& run, double d0) {
 }
 
 TEST(ParameterFreeSpec, A6InvariantsOfBothGrids) {
-  for (const AliasSettings& s : grid_one()) expect_invariants(run_p1(s), s.numbers.d0);
-  for (const AliasSettings& s : grid_two()) expect_invariants(run_p1(s), s.numbers.d0);
+  for (const auto& [s, run] : grid_runs()) expect_invariants(run, s.numbers.d0);
 }
 
 TEST(ParameterFreeSpec, A6InvariantsUnderDecayAndMomentum) {
@@ -191,10 +190,7 @@ TEST(ParameterFreeSpec, A6TheStepWithoutDecayIsNotTheDisplacement) {
 }
 
 TEST(ParameterFreeSpec, A7CurvatureRatiosAreOrdered) {
-  std::vector<AliasSettings> all = grid_one();
-  for (const AliasSettings& s : grid_two()) all.push_back(s);
-  for (const AliasSettings& s : all) {
-    const AliasTrace run = run_p1(s);
+  for (const auto& [s, run] : grid_runs()) {
     ASSERT_EQ(run.full_ratio.size(), 999u);
     double largest = 0;
     for (std::size_t t = 0; t < run.full_ratio.size(); ++t) {
@@ -356,10 +352,7 @@ TEST(ParameterFreeSpec, A13MinmaxDecaysEvenForAConstantGradient) {
 }
 
 TEST(ParameterFreeSpec, A14DirectionalIsAsGoodAsFull) {
-  std::vector<AliasSettings> all = grid_one();
-  for (const AliasSettings& s : grid_two()) all.push_back(s);
-  for (AliasSettings s : all) {
-    const AliasTrace full = run_p1(s);
+  for (auto [s, full] : grid_runs()) {
     s.numbers.estimator = AliasEstimator::Directional;
     const AliasTrace directional = run_p1(s);
     EXPECT_WITHIN(directional.average(), full.average(), 0.05);

@@ -62,7 +62,11 @@ TEST(ParameterFreeSpec, A21FixedPointOnA9a) {
   const auto examples = problems::find_libsvm("a9a");
   if (!examples) GTEST_SKIP() << "a9a.libsvm is absent; set STEEPEST_DATA";
   const auto f = problems::logistic<double>(*examples);
-  const SosEvaluate evaluate = [&](double gamma) { return problems::run_constant(f, gamma, 500).sos; };
+  std::map<double, SosRun> made;
+  const SosEvaluate evaluate = [&](double gamma) {
+    if (!made.contains(gamma)) made[gamma] = problems::run_constant(f, gamma, 500).sos;
+    return made[gamma];
+  };
   double last = 0;
   for (const double guess : {1e-4, 1e-3, 1e-2, 1e-1}) {
     last = sos_fixed_point(evaluate, guess, 3).gamma;

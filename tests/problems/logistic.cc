@@ -50,16 +50,21 @@ struct Stored {
     std::fill(gradient.begin(), gradient.end(), T{0});
     const std::size_t count = batch.empty() ? rows : batch.size();
     const T share = static_cast<T>(factor) / static_cast<T>(count);
-    double sum = 0;
+    double sum = 0, product = 1;
     for (std::size_t i = 0; i < count; ++i) {
       const std::size_t row = batch.empty() ? i : batch[i];
+      if (i % 16 == 0) {  // one logarithm for 16 factors of at most 2
+        sum += std::log(product);
+        product = 1;
+      }
       const T z = labels[row] * margin(row, x.data());
       const T e = std::exp(-std::abs(z));
-      sum += static_cast<double>(std::log1p(e) + (z < 0 ? -z : T{0}));
+      product *= 1 + static_cast<double>(e);
+      sum += z < 0 ? -static_cast<double>(z) : 0;
       const T wrong = (z < 0 ? T{1} : e) / (1 + e);
       add_row(row, -labels[row] * wrong * share, gradient.data());
     }
-    return factor * sum / static_cast<double>(count);
+    return factor * (sum + std::log(product)) / static_cast<double>(count);
   }
 };
 
