@@ -134,18 +134,20 @@ std::string method_page(const Preset& preset) {
 
 std::string method_markdown() {
   std::ostringstream out;
-  out << "# Methods\n\nMade by `steepest methods --markdown` from the table that the program itself uses. A method is "
-         "a row of "
-         "that table: a memory,\na direction and their numbers for each role of parameters (`matrix`, `embedding`, "
-         "`head`, "
-         "`vector`). Every part can be\noverridden in a recipe, `[optimizer] momentum = 0.95` or `[optimizer.head] "
-         "direction = "
-         "\"sign\"`, and any memory goes\nwith any direction that makes sense.\n\n"
-         "State is bytes per parameter beside weights and gradients, for a matrix of m rows and n columns. Wire is "
-         "bits per "
-         "parameter\nthat a process sends in each step when there are many: 64 for a mean of fp32 gradients, 2 for "
-         "votes.\n\n"
-         "| method | state | wire | what it is |\n|---|---|---|---|\n";
+  out << R"(# Methods
+
+Made by `steepest methods --markdown` from the table that the program itself uses. A method is a row of that table: a memory,
+a direction and their numbers for each role of parameters (`matrix`, `embedding`, `head`, `vector`). Every part can be
+overridden in a recipe, `[optimizer] momentum = 0.95` or `[optimizer.head] direction = "sign"`, and any memory goes
+with any direction that makes sense.
+
+State is bytes per parameter beside weights and gradients, for a matrix of m rows and n columns. Wire is bits per parameter
+that a process sends in each step when there are many: 64 for a mean of fp32 gradients, 2 for votes, 2.02 for the 1-bit mean
+with error feedback.
+
+| method | state | wire | what it is |
+|---|---|---|---|
+)";
   for (const Preset& preset : presets()) {
     out << "| [`" << preset.name << "`](#" << preset.name << ") | " << state_bytes_text(as_recipe(preset), Role::Matrix)
         << " | " << wire(preset.roles[0]) << " | " << preset.summary << " |\n";

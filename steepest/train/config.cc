@@ -21,6 +21,9 @@ const std::vector<Key<ModelSection>>& model_keys() {
               "name of the ladder (llama-9m .. llama-7b) or path of a Hugging Face config.json"),
       text<S>("init_from", &S::init_from, {},
               "Hugging Face folder whose weights and configuration the run starts from"),
+      text<S>("init", &S::init, {"normal", "scion"},
+              "start weights: normal numbers; or scion, each role on the sphere of its own norm with radius `scale`, "
+              "the head zero"),
       number<S>("vocab_size", &S::vocab_size, 0, 1 << 24, "vocabulary of the model; 0 takes the tokenizer's"),
   };
   return table;
@@ -165,6 +168,9 @@ void refuse_contradictions(const RunConfig& config) {
   if (train.warmup_steps > train.max_steps)
     fail_key("[train] warmup_steps", "is ", train.warmup_steps, ", more than max_steps ", train.max_steps,
              "; lower it");
+  if (config.model.init != "normal" && !config.model.init_from.empty())
+    fail_key("[model] init", "is \"", config.model.init,
+             "\", but init_from names weights to start from; remove one of the two");
   const DistributedSection& distributed = config.distributed;
   if (config.optimizer.step == "alias") {
     const std::string place = "[optimizer] step";

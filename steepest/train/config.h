@@ -15,6 +15,7 @@ namespace steepest {
 struct ModelSection {
   std::string config = "llama-20m";
   std::string init_from;
+  std::string init = "normal";  ///< start weights of a new model: normal | scion
   std::int64_t vocab_size = 0;  ///< 0: the tokenizer's
 };
 

@@ -9,7 +9,9 @@
 #include "steepest/comm/agree.h"
 #include "steepest/data/prepare.h"
 #include "steepest/model/checkpoint_hf.h"
+#include "steepest/model/scion_init.h"
 #include "steepest/model/tokenizer.h"
+#include "steepest/optim/axes.h"
 
 namespace steepest {
 namespace fs = std::filesystem;
@@ -83,6 +85,14 @@ Llama make_model(const RunConfig& config, const RunData& data) {
   const bool fresh = config.model.init_from.empty();
   Llama model = fresh ? Llama(configured_model(config, data), static_cast<std::uint64_t>(config.train.seed))
                       : load_llama(config.model.init_from);
+  if (config.model.init == "scion") {
+    ScionRadii radii;
+    for (const Role role : kRoles)
+      radii[static_cast<std::size_t>(role)] = role_numbers(config.optimizer.role(role)).scale;
+    // On its sphere a head would begin with logits in the hundreds; the authors' other choice is zero.
+    radii[static_cast<std::size_t>(Role::Head)] = 0;
+    initialize_scion(model.parameters(), radii, static_cast<std::uint64_t>(config.train.seed));
+  }
   const LlamaConfig& shape = model.config();
   if (config.data.sequence_length > shape.max_position_embeddings)
     fail_key("[data] sequence_length", "is ", config.data.sequence_length,

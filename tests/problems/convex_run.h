@@ -23,9 +23,9 @@ struct AliasSettings {
   std::uint64_t seed = 1;
   bool ternary = true;                      ///< zeros are sent as 0 and ties give 0; else one bit by the parity rule
   ShiftSource shift = ShiftSource::Stored;  ///< how the displacement of one sign step is measured
-  std::optional<double> coordinates = std::nullopt;        ///< instead of the problem's n in the factor 1/n
-  bool true_difference = false;             ///< minmax with ||dg||_inf itself instead of its bound
-  std::vector<double> start;                ///< x_0; empty: zeros
+  std::optional<double> coordinates = std::nullopt;  ///< instead of the problem's n in the factor 1/n
+  bool true_difference = false;                      ///< minmax with ||dg||_inf itself instead of its bound
+  std::vector<double> start;                         ///< x_0; empty: zeros
   /// Changes a worker's fresh gradient (faults); may be empty.
   std::function<void(int step, std::size_t worker, std::span<double> gradient)> tamper;
 };
