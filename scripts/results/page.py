@@ -58,6 +58,8 @@ def loss_table(results, timing):
     lines = ["| method | validation loss | sd | seeds | lr | other settings | state, B/param | step ms | update ms | tokens/s |",
              "|---|---|---|---|---|---|---|---|---|---|"]
     for result in ranking(results):
+        if not any(result.grid):
+            continue  # not run yet: `missing` says so
         if not result.losses:
             lines.append(f"| {result.method.label} | diverged at every rate | | | | | | | | |")
             continue
@@ -67,8 +69,9 @@ def loss_table(results, timing):
         time = timing.get(result.method.label)
         times = f"{time['step_ms']:.0f} | {time['optimizer_ms']:.1f} | {time['tokens_per_s']:,.0f}" if time else " | | "
         rate = "none" if result.rate is None else f"{result.rate:g}" + (" (edge)" if result.at_edge else "")
+        deviation = f"{result.deviation:.4f}" if len(result.losses) > 1 else ""
         state = row["state_bytes"] / pictures.PARAMETERS[result.shape.name]
-        lines.append(f"| {result.method.label} | {result.mean:.4f} | {result.deviation:.4f} | {len(result.losses)} | {rate} | "
+        lines.append(f"| {result.method.label} | {result.mean:.4f} | {deviation} | {len(result.losses)} | {rate} | "
                      f"{others} | {state:.2f} | {times} |")
     return lines
 
@@ -97,7 +100,7 @@ def grid_table(results):
     lines = ["| method | " + " | ".join(f"x {factor:g}" for factor in plan.FACTORS) + " |",
              "|---|" + "---|" * len(plan.FACTORS)]
     for result in results:
-        if result.method.centre is None:
+        if result.method.centre is None or not any(result.grid):
             continue
         for start in range(0, len(result.grid), len(plan.FACTORS)):
             rows = result.grid[start : start + len(plan.FACTORS)]
@@ -108,10 +111,15 @@ def grid_table(results):
     return lines
 
 
-def convex_table(rows):
-    lines = ["| problem | method | mean \\|\\|g\\|\\|_1 | of the best constant step | final step size | runs |", "|---|---|---|---|---|---|"]
-    lines += [f"| {row['problem']} | {row['method']} | {row['average']:.4f} | {row['ratio']:.2f} | {row['gamma']:.3g} | {row['runs']} |"
-              for row in rows]
+def convex_table(problems):
+    methods = [row["method"] for row in problems[0]["rows"]]
+    names = [problem["problem"] for problem in problems]
+    lines = ["| method | " + " | ".join(f"{name}, mean \\|\\|g\\|\\|_1 | last step | gradients" for name in names) + " |",
+             "|---|" + "---|---|---|" * len(names)]
+    for place, method in enumerate(methods):
+        rows = [problem["rows"][place] for problem in problems]
+        lines.append(f"| {method} | " + " | ".join(f"{row['mean_gradient_norm']:.4f} | {row['last_gamma']:.3g} | {row['gradients']}"
+                                                 for row in rows) + " |")
     return lines
 
 

@@ -1,0 +1,16 @@
+"""The convex problems of docs/results.md, measured by build/bench/convex and kept in docs/results/convex.json."""
+
+import json
+import subprocess
+
+
+def convex_problems(root, store):
+    """A list of {"problem", "rows": [{"method", "gradients", "mean_gradient_norm", "last_gamma", "gamma"}]}; empty if it was not built."""
+    program = root / "build" / "bench" / "convex"
+    if not store.exists():
+        if not program.exists():
+            return []
+        partial = store.with_suffix(".partial")
+        subprocess.run([program, partial], check=True, stdout=subprocess.DEVNULL)
+        partial.rename(store)
+    return json.loads(store.read_text(encoding="utf-8"))
