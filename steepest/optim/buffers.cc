@@ -26,6 +26,11 @@ void refuse_unfit(const Parameter& p, const RoleRecipe& role) {
          role_name(p.role), " needs a matrix; give it another role");
 }
 
+void clear(float* g, std::size_t n) {
+  parallel_chunks(n, WorkList::kWindow,
+                  [&](std::size_t begin, std::size_t end) { std::fill(g + begin, g + end, 0.0f); });
+}
+
 }  // namespace
 
 float* data_of(const at::Tensor& tensor) {
@@ -107,11 +112,12 @@ void Buffers::check() const {
   }
 }
 
+void Buffers::forget_kept_gradients() const {
+  for (std::size_t i = 0; i < count(); ++i)
+    if (memory(i).owns_gradient) clear(gradient(i), size(i));
+}
+
 void Buffers::zero_gradients() const {
-  const auto clear = [](float* g, std::size_t n) {
-    parallel_chunks(n, WorkList::kWindow,
-                    [&](std::size_t begin, std::size_t end) { std::fill(g + begin, g + end, 0.0f); });
-  };
   bool any_kept = false;
   for (std::size_t i = 0; i < count(); ++i) any_kept = any_kept || memory(i).owns_gradient;
   if (!any_kept) return clear(data_of(gradients), layout.mean_size + layout.voted_size);

@@ -49,6 +49,8 @@ struct Buffers {
 
   /// Zeros, but gradients in which a memory keeps its momentum are scaled by its beta.
   void zero_gradients() const;
+  /// After a gradient that is not finite: momentum that is kept in the gradients starts again from zero.
+  void forget_kept_gradients() const;
 
  private:
   std::array<float*, kMostStates> arrays(std::size_t i, const std::vector<StateSpec>& specs, std::size_t& next) const;

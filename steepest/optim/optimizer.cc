@@ -160,6 +160,7 @@ bool Optimizer::needs_gradient(double loss) {
 
 void Optimizer::skip_step() {
   if (impl_->alias) impl_->alias->skip();
+  impl_->buffers.forget_kept_gradients();
 }
 
 void Optimizer::set_ranks(AliasRanks ranks) {

@@ -69,7 +69,8 @@ class Optimizer {
   /// false, and in the same way after step(). Without the rule it returns false. Throws Error where the rule cannot
   /// start: a loss that is not above f_lower.
   bool needs_gradient(double loss);
-  /// Instead of all of this when the gradient is not finite.
+  /// Instead of all of this, and of step(), when the gradient is not finite. Only momentum that is kept in the
+  /// gradients is lost.
   void skip_step();
   /// How the ranks of a vote agree on the step size; needed before the first needs_gradient() of a vote.
   void set_ranks(AliasRanks ranks);

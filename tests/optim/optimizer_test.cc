@@ -334,6 +334,19 @@ TEST(NormSpec, KeptGradientFollowsTheEma) {
   EXPECT_EQ(a.state().size(), light.size());
 }
 
+TEST(NormSpec, KeptGradientForgetsAStepThatIsSkipped) {
+  OptimizerRecipe recipe = preset("signsgd");
+  for (const Role role : kRoles) recipe.role(role).memory = "kept";
+  std::vector<Parameter> parameters = make_parameters();
+  Optimizer optimizer(recipe, parameters, false);
+  set_gradients(parameters, 1);
+  floats(parameters[2].value.grad())[7] = NAN;
+  EXPECT_FALSE(optimizer.inspect().finite);
+  optimizer.skip_step();
+  optimizer.zero_gradients();
+  EXPECT_TRUE(optimizer.inspect().finite);
+}
+
 // multi_norm.md 1.4: scale policies.
 TEST(NormSpec, OperatorNormScalingIsMeasured) {
   const std::size_t which = 5;  // "wide", 130 x 301
