@@ -83,6 +83,9 @@ OptimizerRecipe preset(const std::string& method);
 /// nothing when the role's memory and direction do not use the key.
 const std::vector<Key<RoleRecipe>>& role_keys();
 
+/// Whether the role's memory, direction or step makes something of the key.
+bool uses_key(const RoleRecipe& role, const std::string& key);
+
 /// Keys of [optimizer] that hold for the whole optimizer: the step rule and the numbers of ALIAS.
 const std::vector<Key<OptimizerRecipe>>& optimizer_keys();
 
