@@ -259,7 +259,7 @@ TEST(SignSpec, AChangeOfTheStepSizeKeepsTheResidualsInSteps) {
 }
 
 TEST(SignSpec, Test_9_1_8_FeedbackMeanSendsOneBitAndItsShareOfTheScales) {
-  const Sizes sizes = {1 << 20, 5000, 300000};
+  const Sizes sizes = {1 << 18, 5000, 75000};
   const double size = static_cast<double>(total(sizes));
   for (const int world_size : kWorlds)
     for (const std::size_t block : {std::size_t{512}, kFeedbackBlock}) {
