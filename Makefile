@@ -13,7 +13,7 @@ build: setup
 demo: build
 	@scripts/demo.sh $(if $(TEXT),"$(TEXT)")
 
-# Everything, within 20 minutes on 2 cores.
+# Everything; the first time more than 20 minutes on 2 cores, most of it builds with sanitizers.
 test: setup
 	@scripts/test.sh
 
@@ -31,7 +31,7 @@ bench: build
 
 # docs/results.md: every method trained, tuned on grids of equal size, with seeds. About 3 hours on 2 cores; goes on where it
 # was interrupted. Uses the data that `make demo` prepared.
-results: build
+results: setup
 	@scripts/build.sh release
 	@.venv/bin/python scripts/results
 

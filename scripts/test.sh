@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# test.sh [--fast]: every test of the project, within 20 minutes on 2 cores; --fast: the subset that takes two minutes
+# test.sh [--fast]: every test of the project, the sanitizers among them; --fast: the subset that takes two minutes
 # once everything is built. The last line sums all results: `N passed, N failed, N skipped`. Exits 1 if anything failed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -239,7 +239,8 @@ bool is_sign(const RoleRecipe& role) {
 
 bool is_scale_invariant(const RoleRecipe& role) {
   const MemoryRow& memory = find_memory(role.memory);
-  return memory.states.empty() && !memory.owns_gradient && find_direction(role.direction).scale_free;
+  return memory.states.empty() && !memory.owns_gradient && role.dead_zone == 0 && role.noise == 0 &&
+         find_direction(role.direction).scale_free;
 }
 
 RoleNumbers role_numbers(const RoleRecipe& role) {

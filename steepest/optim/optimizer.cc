@@ -209,6 +209,7 @@ void Optimizer::finish_observation(double batch) {
                                   static_cast<double>(impl_->observed), b.state(i, 0), b.state(i, 1));
     if (role.v0_mode == "grad-mean-random") impl_->add_random_second_moment(i);
   }
+  b.forget_kept_gradients();  // what was observed is not momentum
   impl_->wants_observation = false;
 }
 

@@ -30,7 +30,7 @@ struct RoleRecipe {
   bool main =
       true;  ///< carries the method's own rule; [optimizer] lr, memory, direction and scale go to these roles only
   std::optional<double> momentum, beta1, beta2, eps, scale;
-  std::string scaling = "rms";  ///< rms | raw | jordan | opnorm, see scale_factor() in optim/axes.h
+  std::string scaling = "rms";  ///< rms | raw | jordan | opnorm | fan_in, see scale_factor() in optim/axes.h
   bool coupled_decay = false;   ///< weight_decay * x is added to the gradient, before the memory
   double dead_zone = 0;         ///< |h| up to it has sign 0
   double noise = 0;             ///< sign(h + noise z), z standard normal (arXiv 1906.01736)

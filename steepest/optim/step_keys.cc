@@ -127,6 +127,9 @@ void validate_alias(const OptimizerRecipe& recipe) {
   validate(n);
   for (const Role r : kRoles) {
     const RoleRecipe& role = recipe.role(r);
+    if (find_memory(role.memory).owns_gradient)
+      fail_usage(role_section(r), "memory is \"", role.memory,
+                 "\", whose momentum lives in the gradient that step = \"alias\" evaluates again; choose \"ema\"");
     if (!role.main) continue;
     const auto refuse = [&](const auto&... parts) { fail_usage(role_section(r), parts...); };
     if (find_memory(role.memory).owns_gradient)

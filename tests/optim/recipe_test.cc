@@ -95,6 +95,19 @@ TEST(Recipe, ImpossibleCombinationsAreRefused) {
   EXPECT_NE(refusal([&] { validate(recipe); }).find("needs matrices"), std::string::npos);
 }
 
+TEST(Recipe, MomentumKeptInTheGradientCannotBeMeasured) {
+  OptimizerRecipe recipe = preset("alias");
+  recipe.role(Role::Head).memory = "kept";
+  EXPECT_NE(refusal([&] { validate(recipe); }).find("step = \"alias\" evaluates again"), std::string::npos);
+}
+
+TEST(Recipe, ADeadZoneOrNoiseSeesTheScaleOfTheGradient) {
+  RoleRecipe role = preset("signsgd").role(Role::Matrix);
+  EXPECT_TRUE(is_scale_invariant(role));
+  role.dead_zone = 1e-6;
+  EXPECT_FALSE(is_scale_invariant(role));
+}
+
 TEST(Recipe, EveryPresetIsLegalAndVotesWhereItSigns) {
   for (const Preset& row : presets()) {
     OptimizerRecipe recipe = preset(row.name);
