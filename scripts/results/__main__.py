@@ -28,19 +28,25 @@ def best_of(experiments, rows):
 
 
 def compare(runner, shape, methods):
-    """Results of all methods: their grid, and the best run with all seeds."""
-    adam_lr, results = None, []
+    """Results of all methods: their grids (AdamW's first: the others use its learning rate), and the best runs with all seeds."""
+    grids, adam_lr = {}, None
     for method in methods:
-        experiments = plan.grid(shape, method, adam_lr)
-        rows = runner.run(experiments)
-        best = best_of(experiments, rows)
-        if best is None:
-            results.append(page.Result(method, shape, rows, []))
-            continue
-        if method.name == "adamw" and adam_lr is None:
-            adam_lr = dict(best[0].settings)["lr"]
-        results.append(page.Result(method, shape, rows, [best[1], *runner.run(plan.repeats(best[0]))]))
-    return results
+        if method.name == "adamw":
+            grids[method.label] = plan.grid(shape, method, None)
+            best = best_of(grids[method.label], runner.run(grids[method.label]))
+            adam_lr = dict(best[0].settings)["lr"] if best else None
+    for method in methods:
+        grids.setdefault(method.label, plan.grid(shape, method, adam_lr))
+    runner.run([experiment for grid in grids.values() for experiment in grid])
+
+    chosen = {label: best_of(grid, runner.rows(grid)) for label, grid in grids.items()}
+    runner.run([repeat for best in chosen.values() if best for repeat in plan.repeats(best[0])])
+    return [page.Result(method, shape, runner.rows(grids[method.label]), seeds(runner, chosen[method.label])) for method in methods]
+
+
+def seeds(runner, best):
+    """Rows of a method's best run with all seeds; none when every run diverged."""
+    return [best[1], *runner.rows(plan.repeats(best[0]))] if best else []
 
 
 def main():

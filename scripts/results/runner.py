@@ -61,6 +61,10 @@ class Runner:
                 with open(self.log, "a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
                 print(f"{row['key']}: {row['val_loss'] if row['val_loss'] is not None else row['failure']}", flush=True)
+        return self.rows(experiments)
+
+    def rows(self, experiments):
+        """What is known of the experiments, None for those that did not run."""
         return [self.done.get(e.key) for e in experiments]
 
     def one(self, experiment):
