@@ -17,6 +17,16 @@ constexpr std::size_t kBlocksAtOnce = 8;  // of one thread
 
 }  // namespace
 
+std::vector<FeedbackBlock> feedback_blocks(std::span<const std::size_t> tensor_sizes, std::size_t block) {
+  if (block < 1) fail("feedback_mean", "block is 0; it must be at least 1");
+  std::vector<FeedbackBlock> blocks;
+  std::size_t first = 0;
+  for (const std::size_t size : tensor_sizes)
+    for (const std::size_t end = first + size; first < end; first += blocks.back().size)
+      blocks.push_back({first, std::min(block, end - first)});
+  return blocks;
+}
+
 std::size_t FeedbackMean::Shard::words() const {
   return size == 0 ? 0 : kHeaderWords + words_for(size) + (blocks + 1) / 2;
 }
@@ -29,14 +39,11 @@ FeedbackMean::FeedbackMean(ProcessGroup& group, std::span<const std::size_t> ten
     shards_.push_back({0, size_, 0, 0});
     return;
   }
-  std::size_t first = 0;
-  for (const std::size_t size : tensor_sizes)
-    for (const std::size_t end = first + size; first < end; first += blocks_.back().size)
-      blocks_.push_back({first, std::min(block, end - first)});
+  blocks_ = feedback_blocks(tensor_sizes, block);
   // Shard r begins with the first block at or behind its fair share.
   const auto block_at = [&](std::size_t r) {
     const auto behind = std::lower_bound(blocks_.begin(), blocks_.end(), size_ * r / ranks,
-                                         [](const Block& b, std::size_t value) { return b.first < value; });
+                                         [](const FeedbackBlock& b, std::size_t value) { return b.first < value; });
     return static_cast<std::size_t>(r == ranks ? blocks_.end() - blocks_.begin() : behind - blocks_.begin());
   };
   const auto first_of = [&](std::size_t b) { return b < blocks_.size() ? blocks_[b].first : size_; };
@@ -115,7 +122,7 @@ void FeedbackMean::encode(std::span<const float> values, float rho) {
     about(s).back() = 0;
     parallel_chunks(shard.blocks, kBlocksAtOnce, [&](std::size_t begin, std::size_t end) {
       for (std::size_t b = begin; b < end; ++b) {
-        const Block& block = blocks_[shard.first_block + b];
+        const FeedbackBlock& block = blocks_[shard.first_block + b];
         payload.scales[b] = ef_encode(values.subspan(block.first, block.size), 1, rho, e_.data() + block.first,
                                       payload.bits, block.first - shard.first);
       }
@@ -160,7 +167,7 @@ void FeedbackMean::average(std::span<float> values, float rho) {
   const auto one_over_ranks = static_cast<float>(1.0 / static_cast<double>(shards_.size()));
   parallel_chunks(shard.blocks, kBlocksAtOnce, [&](std::size_t begin, std::size_t end) {
     for (std::size_t b = begin; b < end; ++b) {
-      const Block& block = blocks_[shard.first_block + b];
+      const FeedbackBlock& block = blocks_[shard.first_block + b];
       const std::size_t inside = block.first - shard.first;
       const std::span<float> sum = values.subspan(block.first, block.size);
       ef_decode(payloads[0].bits, inside, payloads[0].scales[b], sum);
@@ -194,7 +201,7 @@ void FeedbackMean::decode(std::span<float> values) {
     const Payload payload = payload_of(s == me ? from(me) : about(s), shard);
     parallel_chunks(shard.blocks, kBlocksAtOnce, [&](std::size_t begin, std::size_t end) {
       for (std::size_t b = begin; b < end; ++b) {
-        const Block& block = blocks_[shard.first_block + b];
+        const FeedbackBlock& block = blocks_[shard.first_block + b];
         ef_decode(payload.bits, block.first - shard.first, payload.scales[b], values.subspan(block.first, block.size));
       }
     });

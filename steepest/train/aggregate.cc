@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 
 #include "steepest/base/error.h"
@@ -11,36 +10,22 @@
 #include "steepest/train/stopwatch.h"
 
 namespace steepest {
-namespace {
 
-VoteRules rules_of(const DistributedSection& section) {
+VoteRules vote_rules(const DistributedSection& section) {
   using Zero = VoteRules::Zero;
   const Zero zero = section.zero == "zero" ? Zero::Zero : section.zero == "plus" ? Zero::Plus : Zero::Parity;
   return {zero, section.tie == "plus" ? TieRule::Plus : TieRule::Parity};
 }
 
-// Coordinates in which two votes differ.
-std::size_t differences(std::span<const std::uint64_t> a, std::span<const std::uint64_t> b, std::size_t planes) {
-  const std::size_t plane = a.size() / planes;
-  std::size_t count = 0;
-  for (std::size_t i = 0; i < plane; ++i) {
-    std::uint64_t differ = 0;
-    for (std::size_t p = 0; p < planes; ++p) differ |= a[p * plane + i] ^ b[p * plane + i];
-    count += static_cast<std::size_t>(std::popcount(differ));
-  }
-  return count;
-}
-
-}  // namespace
-
 Aggregate::Aggregate(Optimizer& optimizer, ProcessGroup& group, const RunConfig& config)
     : optimizer_(optimizer), group_(group), abstain_(config.train.non_finite == "abstain") {
   if (optimizer.vote_bits() > 0) {
-    const VoteRules rules = rules_of(config.distributed);
+    const VoteRules rules = vote_rules(config.distributed);
     if (rules.zero == VoteRules::Zero::Plus) zero_ = ZeroRule::Plus;
     vote_.emplace(group, optimizer.vote_bits(), rules);
     mine_.resize(vote_->words());
     decided_.resize(vote_->words());
+    if (config.distributed.byzantine) byzantine_.emplace(group, optimizer.vote_bits(), rules);
   }
   if (config.distributed.aggregate == "ef-mean") {
     std::vector<std::size_t> sizes;
@@ -51,6 +36,7 @@ Aggregate::Aggregate(Optimizer& optimizer, ProcessGroup& group, const RunConfig&
 }
 
 Agreed Aggregate::agree(double local_loss, bool stop_requested) {
+  if (byzantine_) return agree_among_liars(local_loss, stop_requested);
   return agree(local_loss, stop_requested, feedback_ || abstain_);
 }
 
@@ -93,6 +79,33 @@ Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first
   return agreed;
 }
 
+// All of a byzantine step: who abstains is part of what is voted, since a liar could tell it differently to each rank.
+// Loss and norm are what ranks say; nothing but the log depends on them.
+Agreed Aggregate::agree_among_liars(double local_loss, bool stop_requested) {
+  const GradientReport local = optimizer_.inspect();
+  const bool votes = local.finite && std::isfinite(local_loss);
+  if (votes) optimizer_.pack_votes(mine_, zero_);
+  const Stopwatch watch;
+  const std::span<const std::uint64_t> mine =
+      votes ? std::span<const std::uint64_t>(mine_) : std::span<const std::uint64_t>();
+  const ByzantineOutcome outcome = (*byzantine_)(mine, optimizer_.updates(), decided_);
+  std::array<double, 4> sums = {votes ? local_loss : 0, votes ? local.voted_sum_of_squares : 0, votes ? 1.0 : 0.0,
+                                stop_requested ? 1.0 : 0.0};
+  group_.sum(std::span<double>(sums));
+  comm_ms_ += watch.ms();
+  Agreed agreed;
+  agreed.loss = sums[0] / sums[2];
+  agreed.grad_norm = std::sqrt(sums[1] / sums[2]);
+  agreed.stop_requested = sums[3] > 0;
+  const std::string what = "its gradient, as it says,";
+  for (const int rank : outcome.abstaining) agreed.flagged.push_back({rank, what});
+  agreed.skip = outcome.counted == 0;
+  agreed.distrust = outcome.text();
+  sign_agreement_.reset();
+  if (votes && !agreed.skip) measure_agreement();
+  return agreed;
+}
+
 void Aggregate::average(double ranks) {
   const std::span<float> mean = optimizer_.mean_gradients();
   if (group_.world_size() == 1 || mean.empty()) return;
@@ -110,6 +123,7 @@ AliasRanks Aggregate::step_size_ranks() {
 }
 
 std::span<const std::uint64_t> Aggregate::exchange(const Agreed& agreed, double eta) {
+  if (byzantine_) return decided_;
   sign_agreement_.reset();
   if (vote_) vote(agreed);
   if (feedback_ && eta > 0) {
@@ -132,10 +146,13 @@ void Aggregate::vote(const Agreed& agreed) {
   const Stopwatch watch;
   (*vote_)(mine_, optimizer_.updates(), decided_, abstaining);
   comm_ms_ += watch.ms();
-  if (!votes) return;
+  if (votes) measure_agreement();
+}
+
+void Aggregate::measure_agreement() {
   const std::size_t planes = mine_.size() / words_for(optimizer_.vote_bits());
   sign_agreement_ =
-      1 - static_cast<double>(differences(mine_, decided_, planes)) / static_cast<double>(optimizer_.vote_bits());
+      1 - static_cast<double>(differing_signs(mine_, decided_, planes)) / static_cast<double>(optimizer_.vote_bits());
 }
 
 }  // namespace steepest
