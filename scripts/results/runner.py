@@ -85,18 +85,22 @@ class Runner:
 
     def train(self, experiment, steps, threads, log_every=50):
         """(rows of metrics, None) of a run, or (None, why) when the loss or a gradient stopped being finite."""
-        name = experiment.key.replace("/", "_")
-        out = self.folder / name
-        shutil.rmtree(out, ignore_errors=True)
-        recipe = self.folder / f"{name}.toml"
-        recipe.write_text(RECIPE.format(shape=experiment.shape.name, data=self.data), encoding="utf-8")
         flags = {"optimizer.method": experiment.method, "train.batch-tokens": experiment.shape.batch_tokens,
                  "train.max-steps": steps, "train.warmup-steps": int(steps * WARMUP_SHARE), "train.seed": experiment.seed,
                  "train.threads": threads, "train.log-every": log_every}
         flags |= {f"optimizer.{key.replace('_', '-')}": value for key, value in experiment.settings}
+        return self.launch(experiment.key, RECIPE.format(shape=experiment.shape.name, data=self.data), flags, threads)
+
+    def launch(self, key, text, flags, threads):
+        """The same of any recipe, given as text and as flags."""
+        name = key.replace("/", "_")
+        out = self.folder / name
+        shutil.rmtree(out, ignore_errors=True)
+        recipe = self.folder / f"{name}.toml"
+        recipe.write_text(text, encoding="utf-8")
         command = [self.program, "train", recipe, "--out", out]
-        for key, value in flags.items():
-            command += [f"--{key}", str(value)]
+        for flag, value in flags.items():
+            command += [f"--{flag}", str(value)]
         result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False,
                                 env=os.environ | {"OMP_NUM_THREADS": str(threads)})
         recipe.unlink()

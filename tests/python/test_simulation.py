@@ -58,7 +58,7 @@ def test_ranks_and_simulation_go_on_from_each_other(run, recipe, ranks, tmp_path
 
 
 def test_the_start_table_and_the_checkpoint_count_workers(run, recipe, tmp_path):  # noqa: F811
-    result = run("train", recipe("signum", max_steps=2), "--out", tmp_path / "out", "--distributed.aggregate", "vote", *simulated(8))
+    result = run("train", recipe("signum", max_steps=3), "--out", tmp_path / "out", "--distributed.aggregate", "vote", *simulated(8))
     assert result.returncode == 0, result.stderr
     assert "8 simulated workers x 1 micro-batches x 2 windows" in result.stdout
     assert json.loads((last_checkpoint(tmp_path / "out") / "trainer.json").read_text())["world_size"] == 8
