@@ -1,7 +1,5 @@
 #include "steepest/train/simulation.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <cmath>
 

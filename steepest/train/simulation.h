@@ -8,8 +8,6 @@
 // are clipped, the gradients of all workers are kept until all are known: 4 bytes more per parameter and worker.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <functional>
 #include <optional>
 #include <string>

@@ -136,5 +136,6 @@ def test_byzantine_votes_of_honest_ranks_are_plain_votes(run, recipe, ranks, tmp
         result = run("train", path, "--out", tmp_path / name, "--distributed.aggregate", "vote", *flags, **options)
         assert result.returncode == 0, result.stderr
         assert "warning" not in result.stdout, result.stdout
+    assert "vote, byzantine: bears 1 rank(s) that lie in any way" in result.stdout
     assert_same_checkpoint(last_checkpoint(tmp_path / "plain"), last_checkpoint(tmp_path / "byzantine"))
     assert [row[:2] for row in curve(tmp_path / "plain")] == [row[:2] for row in curve(tmp_path / "byzantine")]
