@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <c10/util/Logging.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 #include <cstdlib>
@@ -100,21 +101,16 @@ std::string reason_of(const std::exception& error, std::chrono::seconds timeout)
 class GlooTransport : public Transport {
  public:
   GlooTransport(const Launch& launch, std::chrono::seconds timeout)
-      : rank_(static_cast<std::size_t>(launch.rank)), timeout_(timeout) {
+      : rank_(static_cast<std::size_t>(launch.rank)), timeout_(timeout), device_(listening_device(launch)) {
     const Clock::time_point deadline = Clock::now() + timeout;
-    const Device device = listening_device(launch);
-    const c10::intrusive_ptr<c10d::Store> store = meet(launch, timeout);
-    const auto options = ProcessGroupGloo::Options::create(
-        std::max(std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()),
-                 std::chrono::milliseconds(1000)));
-    options->devices = {device};
-    options->threads = 1;  // point-to-point operations run on the device's thread
-    try {
-      group_ = c10::make_intrusive<ProcessGroupGloo>(store, launch.rank, launch.world_size, options);
-    } catch (const std::exception&) {
-      fail("distributed", "rank ", launch.rank, " of ", launch.world_size,
-           " could not connect to all other ranks; set GLOO_SOCKET_IFNAME to the interface between the machines");
-    }
+    store_ = meet(launch, timeout);
+    connect(launch.rank, launch.world_size,
+            std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()));
+  }
+
+  std::unique_ptr<Transport> split(const std::string& name, int place, int size) override {
+    return std::unique_ptr<Transport>(
+        new GlooTransport(place, size, timeout_, device_, c10::make_intrusive<c10d::PrefixStore>(name, store_)));
   }
 
   void exchange(std::span<const std::span<const std::byte>> outgoing,
@@ -134,6 +130,24 @@ class GlooTransport : public Transport {
   }
 
  private:
+  GlooTransport(int rank, int size, std::chrono::seconds timeout, const Device& device,
+                const c10::intrusive_ptr<c10d::Store>& store)
+      : rank_(static_cast<std::size_t>(rank)), timeout_(timeout), device_(device), store_(store) {
+    connect(rank, size, timeout);
+  }
+
+  void connect(int rank, int size, std::chrono::milliseconds left) {
+    const auto options = ProcessGroupGloo::Options::create(std::max(left, std::chrono::milliseconds(1000)));
+    options->devices = {device_};
+    options->threads = 1;  // point-to-point operations run on the device's thread
+    try {
+      group_ = c10::make_intrusive<ProcessGroupGloo>(store_, rank, size, options);
+    } catch (const std::exception&) {
+      fail("distributed", "rank ", rank, " of ", size,
+           " could not connect to all other ranks; set GLOO_SOCKET_IFNAME to the interface between the machines");
+    }
+  }
+
   struct Pending {
     std::size_t peer;
     c10::intrusive_ptr<c10d::Work> work;
@@ -165,6 +179,8 @@ class GlooTransport : public Transport {
 
   std::size_t rank_;
   std::chrono::seconds timeout_;
+  Device device_;
+  c10::intrusive_ptr<c10d::Store> store_;
   std::uint32_t sequence_ = 0;
   c10::intrusive_ptr<ProcessGroupGloo> group_;
 };
