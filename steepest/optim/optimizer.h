@@ -37,8 +37,9 @@ class Optimizer {
  public:
   /// `voted`: the recipe's aggregate is vote and several ranks take part; parameters with the direction sign are then
   /// voted on, all others averaged. `rank` names this worker's noise. Replaces every parameter's grad by a view of the
-  /// flat buffer. Throws Error for a tensor that is not fp32, contiguous, on the CPU, or not 2-D where its direction
-  /// needs a matrix.
+  /// flat buffer. Throws Error for a tensor that is not fp32 or bf16, contiguous, on the CPU, or not 2-D where its
+  /// direction needs a matrix, and for bf16 weights whose step size is measured. bf16 weights are rounded
+  /// stochastically, with random numbers named by (seed, update, tensor, element): the same on every rank.
   Optimizer(OptimizerRecipe recipe, std::vector<Parameter> parameters, bool voted, int rank = 0);
   ~Optimizer();
   Optimizer(Optimizer&&) noexcept;
