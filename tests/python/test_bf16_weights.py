@@ -103,6 +103,7 @@ def test_eval_generate_and_transformers_take_the_folder(run, recipe, dataset, tm
 
 
 def test_measured_steps_are_refused(run, recipe, tmp_path):  # noqa: F811
-    refused = run("train", recipe("alias"), "--out", tmp_path / "out", *NARROW)
-    assert refused.returncode == 2
-    assert refused.stderr.count("\n") == 1 and "bf16-weights" in refused.stderr and "alias" in refused.stderr
+    for verb, method, reason in (("train", "alias", "alias"), ("tune", "sos", "tuning")):
+        refused = run(verb, recipe(method), "--out", tmp_path / "out", *NARROW)
+        assert refused.returncode == 2
+        assert refused.stderr.count("\n") == 1 and "bf16-weights" in refused.stderr and reason in refused.stderr
