@@ -77,6 +77,8 @@ class Optimizer {
   void set_ranks(AliasRanks ranks);
   /// The rule's numbers, the step size among them; null without the rule.
   const AliasState* measured() const;
+  /// The scale d of the last step with d_mode = "paper" (paper_scale.h).
+  std::optional<double> paper_scale() const;
   /// Something to tell the user, once.
   std::optional<std::string> take_warning();
   /// After a resume with another number of ranks: references of a vote are not this rank's own.

@@ -154,7 +154,7 @@ void Passes::step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t upd
 void Passes::step_piece(const Piece& piece, const UpdateNumbers& n, std::uint64_t updates) const {
   const Slice& s = piece.slice;
   StepNumbers step = n.step;
-  step.scale = piece.scale;
+  step.scale *= piece.scale;
   if (Bf16* const x = buffers_.bf16_weights(piece.tensor))
     fused_step(n.last_memory, n.direction, step,
                TypedSlice<Bf16, float>{x + piece.first, s.gradient, s.first, s.second, s.size},
@@ -166,7 +166,7 @@ void Passes::step_piece(const Piece& piece, const UpdateNumbers& n, std::uint64_
 void Passes::apply_piece(const Piece& piece, const StepNumbers& numbers, std::uint64_t updates,
                          std::span<const std::uint64_t> decided) const {
   StepNumbers step = numbers;
-  step.scale = piece.scale;
+  step.scale *= piece.scale;
   const std::size_t plane = words_for(voted_.size()), size = piece.slice.size;
   const bool ternary = decided.size() != plane;
   const std::uint64_t* const words = decided.data();
@@ -194,7 +194,7 @@ Operand Passes::widened(Operand o, std::size_t i, Scratch& scratch) const {
 
 void Passes::step_tensor(std::size_t i, StepNumbers step, std::uint64_t updates, Scratch& scratch) const {
   const Operand o = widened(buffers_.direction_operand(i, updates + 1), i, scratch);
-  step.scale = scale_of(buffers_, i);
+  step.scale *= scale_of(buffers_, i);
   step_operand(o, step, buffers_.direction(i), scratch);
   if (Bf16* const x = buffers_.bf16_weights(i)) round_to_bf16(o.size(), o.weights, x, buffers_.rounding(i, updates, 0));
 }
