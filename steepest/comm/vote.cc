@@ -109,7 +109,7 @@ void VoteExchange::count(std::span<std::uint64_t* const> payloads, std::size_t s
     const std::vector<const std::uint64_t*> voters(payloads.begin(), payloads.end());
     return vote(voters, words, vote_threshold(voters_, t, rules_.tie), &decided[first]);
   }
-  std::vector<TernaryPlanes> voters;
+  std::vector<ConstTernaryPlanes> voters;
   for (std::uint64_t* const payload : payloads) voters.push_back({payload, payload + words});
   vote_ternary(voters, words, {&decided[first], &decided[plane_ + first]});
 }

@@ -36,6 +36,12 @@ struct TernaryPlanes {
   std::uint64_t* nonzero = nullptr;
 };
 
+/// The same for readers.
+struct ConstTernaryPlanes {
+  const std::uint64_t* negative = nullptr;
+  const std::uint64_t* nonzero = nullptr;
+};
+
 /// The signs of x as two planes, else as pack_signs.
 void pack_ternary(std::span<const float> x, const TernaryPlanes& planes, std::size_t first_bit = 0,
                   float dead_zone = 0);
@@ -55,6 +61,6 @@ void vote(std::span<const std::uint64_t* const> voters, std::size_t words, unsig
 
 /// The sign of the number of +1 minus the number of -1 votes, 0 on ties and without voters. `decided` may be one of the
 /// voters.
-void vote_ternary(std::span<const TernaryPlanes> voters, std::size_t words, const TernaryPlanes& decided);
+void vote_ternary(std::span<const ConstTernaryPlanes> voters, std::size_t words, const TernaryPlanes& decided);
 
 }  // namespace steepest

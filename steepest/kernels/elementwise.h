@@ -125,11 +125,11 @@ void apply_bits(const StepNumbers& step, Bf16* weights, std::size_t size, const 
                 std::size_t first_bit, const Rounding& rounding);
 
 /// The same with V from two planes: 0 where `nonzero` is 0.
-void apply_ternary(const StepNumbers& step, float* weights, std::size_t size, const TernaryPlanes& planes,
+void apply_ternary(const StepNumbers& step, float* weights, std::size_t size, const ConstTernaryPlanes& planes,
                    std::size_t first_bit);
-void apply_ternary(const StepNumbers& step, float* weights, std::size_t size, const TernaryPlanes& planes,
+void apply_ternary(const StepNumbers& step, float* weights, std::size_t size, const ConstTernaryPlanes& planes,
                    std::size_t first_bit, Bf16* copy);
-void apply_ternary(const StepNumbers& step, Bf16* weights, std::size_t size, const TernaryPlanes& planes,
+void apply_ternary(const StepNumbers& step, Bf16* weights, std::size_t size, const ConstTernaryPlanes& planes,
                    std::size_t first_bit, const Rounding& rounding);
 
 }  // namespace steepest

@@ -32,8 +32,11 @@ AttentionShape attention_shape(const LlamaConfig& c, const at::Tensor& tokens) {
 
 at::Tensor embed(const LlamaWeights& weights, const at::Tensor& tokens) {
   const at::Tensor out = at::empty({tokens.numel(), weights.config.hidden_size}, at::kFloat);
-  gather_rows(static_cast<std::size_t>(tokens.numel()), static_cast<std::size_t>(weights.config.hidden_size),
-              tokens.const_data_ptr<std::int64_t>(), weights.value(weights.embedding), data<float>(out));
+  const at::Tensor& table = weights.parameters[weights.embedding].value;
+  with_data(table, [&](const auto* rows) {
+    gather_rows(static_cast<std::size_t>(tokens.numel()), static_cast<std::size_t>(weights.config.hidden_size),
+                tokens.const_data_ptr<std::int64_t>(), rows, data<float>(out));
+  });
   return out;
 }
 
@@ -97,12 +100,13 @@ struct LossBackward : torch::autograd::Node {
 
 Llama::Llama(std::shared_ptr<LlamaWeights> weights) : weights_(std::move(weights)) {}
 
-Llama::Llama(const LlamaConfig& config, std::uint64_t seed) : Llama(std::make_shared<LlamaWeights>(config)) {
+Llama::Llama(const LlamaConfig& config, std::uint64_t seed, at::ScalarType type)
+    : Llama(std::make_shared<LlamaWeights>(config, type)) {
   weights_->initialize(seed);
 }
 
-Llama Llama::uninitialized(const LlamaConfig& config) {
-  return Llama(std::make_shared<LlamaWeights>(config));
+Llama Llama::uninitialized(const LlamaConfig& config, at::ScalarType type) {
+  return Llama(std::make_shared<LlamaWeights>(config, type));
 }
 
 const LlamaConfig& Llama::config() const {

@@ -24,9 +24,10 @@ using GradientsFinal = std::function<void(std::size_t first_parameter)>;
 class Llama {
  public:
   /// Weights are normal numbers of deviation config.initializer_range named by (seed, parameter, element); gains are 1.
-  Llama(const LlamaConfig& config, std::uint64_t seed);
+  /// `type`: at::kFloat, or at::kBFloat16 for weights of half the size; gradients are fp32 in both.
+  Llama(const LlamaConfig& config, std::uint64_t seed, at::ScalarType type = at::kFloat);
   /// Weights are left for the caller to fill.
-  static Llama uninitialized(const LlamaConfig& config);
+  static Llama uninitialized(const LlamaConfig& config, at::ScalarType type = at::kFloat);
 
   const LlamaConfig& config() const;
   /// Registration order, Hugging Face names. The values alias the model's weights.

@@ -38,8 +38,9 @@ class Optimizer {
  public:
   /// `voted`: the recipe's aggregate is vote and several ranks take part; parameters with the direction sign are then
   /// voted on, all others averaged. `rank` names this worker's noise. Replaces every parameter's grad by a view of the
-  /// flat buffer. Throws Error for a tensor that is not fp32, contiguous, on the CPU, or not 2-D where its direction
-  /// needs a matrix.
+  /// flat buffer. Throws Error for a tensor that is not fp32 or bf16, contiguous, on the CPU, or not 2-D where its
+  /// direction needs a matrix, and for bf16 weights whose step size is measured. bf16 weights are rounded
+  /// stochastically, with random numbers named by (seed, update, tensor, element): the same on every rank.
   Optimizer(OptimizerRecipe recipe, std::vector<Parameter> parameters, bool voted, int rank = 0);
   ~Optimizer();
   Optimizer(Optimizer&&) noexcept;
@@ -90,6 +91,8 @@ class Optimizer {
   void set_ranks(AliasRanks ranks);
   /// The rule's numbers, the step size among them; null without the rule.
   const AliasState* measured() const;
+  /// The scale d of the last step with d_mode = "paper" (paper_scale.h).
+  std::optional<double> paper_scale() const;
   /// Something to tell the user, once.
   std::optional<std::string> take_warning();
   /// After a resume with another number of ranks: references of a vote are not this rank's own.

@@ -44,7 +44,10 @@ class Passes {
 
  private:
   void prepare(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, bool of_votes);
-  void follow(const std::array<UpdateNumbers, 4>& numbers, const DecidedVotes& decided);
+  void step_piece(const Piece& piece, const UpdateNumbers& numbers, std::uint64_t updates) const;
+  void apply_piece(const Piece& piece, const StepNumbers& step, std::uint64_t updates,
+                   std::span<const std::uint64_t> decided) const;
+  Operand widened(Operand operand, std::size_t i, Scratch& scratch) const;
   void step_tensor(std::size_t i, StepNumbers step, std::uint64_t updates, Scratch& scratch) const;
   template <class Body>
   void for_each_tensor(const std::vector<std::size_t>& list, const Body& body);

@@ -49,10 +49,11 @@ PlannedParameter planned(const Parameter& parameter);
 
 Layout lay_out(const OptimizerRecipe& recipe, std::span<const PlannedParameter> parameters, bool voted);
 
-/// A slice of one tensor, where it begins in that tensor, the factor on its direction (scale_factor), and its position
-/// in the list it belongs to (for voted parameters: its first bit).
+/// A slice of one tensor, which tensor it is and where the slice begins in it, the factor on its direction
+/// (scale_factor), and its position in the list it belongs to (for voted parameters: its first bit).
 struct Piece {
   Role role;
+  std::size_t tensor, first;
   Slice slice;
   float scale;
   std::size_t position;
@@ -64,7 +65,7 @@ class WorkList {
  public:
   static constexpr std::size_t kWindow = kVotePartUnit;
 
-  void add(Role role, const Slice& slice, float scale = 1);
+  void add(std::size_t tensor, Role role, const Slice& slice, float scale = 1);
   std::size_t size() const { return size_; }
 
   /// body(piece) for every piece, windows in parallel, pieces of a window in order.

@@ -52,7 +52,9 @@ const std::vector<Key<TrainSection>>& train_keys() {
       number<S>("warmup_steps", &S::warmup_steps, 0, kHuge, "steps of linear warm-up"),
       number<S>("final_lr_fraction", &S::final_lr_fraction, 0, 1, "learning rate of the last step over the peak"),
       number<S>("decay_fraction", &S::decay_fraction, 0, 1, "share of the steps that wsd decays in"),
-      text<S>("precision", &S::precision, {"bf16", "fp32"}, "bf16: matrix products in bf16 over fp32 weights"),
+      text<S>("precision", &S::precision, {"bf16", "fp32", "bf16-weights"},
+              "bf16: matrix products in bf16 over fp32 weights; bf16-weights: the weights themselves in bf16, rounded "
+              "stochastically; fp32"),
       number<S>("clip_norm", &S::clip_norm, 0, kHuge, "global l2 norm the gradient is clipped to; 0 is off"),
       text<S>("non_finite", &S::non_finite, {"skip", "refuse", "abstain"},
               "what a non-finite gradient does: skip the step on all ranks, stop, or (votes) not count that rank"),
@@ -183,6 +185,10 @@ void refuse_contradictions(const RunConfig& config) {
   const DistributedSection& distributed = config.distributed;
   if (config.optimizer.step == "alias") {
     const std::string place = "[optimizer] step";
+    if (train.precision == "bf16-weights")
+      fail_key("[train] precision",
+               "is \"bf16-weights\", but step = \"alias\" measures displacements of the weights, which their rounding "
+               "hides; use \"bf16\" or \"fp32\"");
     if (distributed.aggregate == "ef-mean")
       fail_key(
           place,

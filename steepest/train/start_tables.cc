@@ -25,7 +25,11 @@ std::string row(std::string_view name, const std::string& value) {
 std::string start_tables(const RunConfig& config, const Llama& model, const Optimizer& optimizer,
                          std::uint64_t feedback_bytes, const Loader& loader, const ProcessGroup& group) {
   std::int64_t parameters = 0;
-  for (const Parameter& parameter : model.parameters()) parameters += parameter.value.numel();
+  double weights = 0;
+  for (const Parameter& parameter : model.parameters()) {
+    parameters += parameter.value.numel();
+    weights += static_cast<double>(parameter.value.nbytes());
+  }
   const TrainSection& train = config.train;
   const std::int64_t windows = train.batch_tokens / config.data.sequence_length;
   const std::int64_t per_rank = windows / group.world_size();
@@ -46,15 +50,15 @@ std::string start_tables(const RunConfig& config, const Llama& model, const Opti
   if (group.world_size() > 1) out += row("aggregate", config.distributed.aggregate);
   out += "\nParameter groups\n" + optimizer.table();
 
-  const double weights = 4.0 * static_cast<double>(parameters);
+  const double gradients = 4.0 * static_cast<double>(parameters);
   const double state = static_cast<double>(optimizer.state_bytes());
   out += "\nMemory\n";
   out += row("weights", mebibytes(weights));
-  out += row("gradients", mebibytes(weights));
+  out += row("gradients", mebibytes(gradients));
   out += row("optimizer state", mebibytes(state));
   const auto feedback = static_cast<double>(feedback_bytes);
   if (feedback > 0) out += row("error feedback", mebibytes(feedback));
-  out += row("sum", mebibytes(2 * weights + state + feedback));
+  out += row("sum", mebibytes(weights + gradients + state + feedback));
   return out;
 }
 

@@ -30,7 +30,11 @@ StepReport report_of(const Agreed& agreed) {
 }  // namespace
 
 Precision precision_of(const TrainSection& train) {
-  return train.precision == "bf16" ? Precision::Bf16 : Precision::Fp32;
+  return train.precision == "fp32" ? Precision::Fp32 : Precision::Bf16;
+}
+
+at::ScalarType weight_type_of(const TrainSection& train) {
+  return train.precision == "bf16-weights" ? at::kBFloat16 : at::kFloat;
 }
 
 StepRunner::StepRunner(Llama& model, Optimizer& optimizer, const Loader& loader, ProcessGroup& group,

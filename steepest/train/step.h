@@ -28,8 +28,9 @@ struct StepReport {
   std::optional<double> sign_agreement;  ///< share of this rank's votes that equal the decision
 };
 
-/// The precision of matrix products that [train] precision names.
+/// The precision of matrix products that [train] precision names, and the type of the weights.
 Precision precision_of(const TrainSection& train);
+at::ScalarType weight_type_of(const TrainSection& train);
 
 /// Runs steps of one model on one rank.
 class StepRunner {

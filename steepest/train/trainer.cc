@@ -239,6 +239,10 @@ class Run {
       row["opt/largest_weight"] = measured->weight_max;
       row["opt/skipped_refreshes"] = static_cast<double>(measured->skipped_refreshes);
     }
+    if (const auto d = optimizer_->paper_scale()) {
+      row["opt/d"] = *d;
+      row["opt/step_size"] = lr * *d;
+    }
     if (report.sign_agreement) row["opt/sign_agreement"] = *report.sign_agreement;
     metrics_->write(state_.step, row);
     if (!reporter_.progress) return;
