@@ -5,12 +5,16 @@
 
 #include "steepest/base/error.h"
 #include "steepest/base/parallel.h"
+#include "steepest/comm/last_words.h"
 
 namespace steepest {
 namespace {
 
 constexpr std::size_t kSumBlock = std::size_t{1} << 21;  // floats summed at a time: bounds the memory for peers' shards
 constexpr std::size_t kSumChunk = 8192;                  // floats: one cache-sized piece of the tree
+
+// How long the last words of a rank that has left may take.
+constexpr auto kPatience = std::chrono::milliseconds(500);
 
 using Outgoing = std::vector<std::span<const std::byte>>;
 using Incoming = std::vector<std::span<std::byte>>;
@@ -62,8 +66,13 @@ void ProcessGroup::exchange(std::span<const std::span<const std::byte>> outgoing
   try {
     transport_->exchange(outgoing, incoming);
   } catch (const PeerError& error) {
-    fail_here(concat("rank ", error.peer, ' ', error.what(), "; see what rank ", error.peer,
-                     " printed, then start all ranks again from the last checkpoint"));
+    const LostRank found{error.peer, error.silent};
+    LastWords* const words = transport_->last_words();
+    const LostRank lost = words ? words->settle(found, kPatience) : found;
+    const std::string seen =
+        concat(lost.silent ? "is silent" : "is gone", " (found by rank ", found.rank, ", which has left)");
+    fail_here(concat("rank ", lost.rank, ' ', lost.rank == found.rank ? error.what() : seen, "; see what rank ",
+                     lost.rank, " printed, then start all ranks again from the last checkpoint"));
   }
 }
 

@@ -59,6 +59,7 @@ struct DistributedSection {
   std::string tie = "parity";
   std::int64_t timeout = 300;
   std::int64_t replica_check_every = 100;
+  std::string listen;
 };
 
 /// The merged configuration of one run.

@@ -53,6 +53,17 @@ class StepTimer {
   std::deque<double> recent_;
 };
 
+/// What all ranks must have alike: where each of them listens is its own matter.
+std::string shared_recipe(RunConfig config) {
+  config.distributed.listen.clear();
+  return to_toml(config);
+}
+
+std::unique_ptr<ProcessGroup> connect(Launch launch, const DistributedSection& section) {
+  launch.listen = section.listen;
+  return ProcessGroup::connect(launch, std::chrono::seconds(section.timeout));
+}
+
 /// The run between set-up and end; members are in order of construction.
 class Run {
  public:
@@ -61,8 +72,8 @@ class Run {
         out_(request.out),
         stop_(request.stop),
         reporter_(reporter),
-        group_(ProcessGroup::connect(request.launch, std::chrono::seconds(config_.distributed.timeout))) {
-    require_equal(*group_, "recipe", to_toml(config_));
+        group_(connect(request.launch, config_.distributed)) {
+    require_equal(*group_, "recipe", shared_recipe(config_));
     claim_folder(request.resume);
     data_ = open_data(config_, out_, *group_, reporter_);
     model_.emplace(make_model(config_, data_));
