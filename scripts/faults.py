@@ -268,11 +268,16 @@ def hurt(job, way, victims, moment):
 
 
 def inject(place, setting, way, victims, moment, timeout):
-    """One injection, the look at the survivors, the resume and the comparison. A stopped rank is noticed after `timeout`."""
+    """One injection, the look at the survivors, the resume and the comparison.
+
+    Ranks that are stopped, or die before all have met, are noticed after `timeout`.
+    """
     reference = place.reference(setting)
     outcome = Outcome(way)
     out = place.new_folder()
-    job = Job(place, setting, out, timeout if way == "stop" else PATIENCE)
+    # A rank that dies before all have met is missed for the timeout too.
+    short = way == "stop" or not isinstance(moment, tuple)
+    job = Job(place, setting, out, timeout if short else PATIENCE)
     happened = hurt(job, way, victims, moment)
     begin = time.monotonic()
     job.wait(job.timeout + PATIENCE, without=victims if way == "stop" else ())

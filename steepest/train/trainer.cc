@@ -18,6 +18,7 @@
 #include "steepest/train/metrics.h"
 #include "steepest/train/schedule.h"
 #include "steepest/train/setup.h"
+#include "steepest/train/slow_ranks.h"
 #include "steepest/train/step.h"
 
 namespace steepest {
@@ -96,6 +97,10 @@ class Run {
       metrics_.emplace(out_, state_.step + 1);
       say(start_tables(config_, *model_, *optimizer_, steps_->aggregate().state_bytes(), *loader_, *group_));
       if (const std::string warnings = warnings_for(config_); !warnings.empty()) say(warnings);
+      if (const std::int64_t windows = config_.train.batch_tokens / config_.data.sequence_length;
+          windows % group_->world_size() != 0)
+        say(concat("note: ", windows, " windows a step over ", group_->world_size(), " ranks are ",
+                   windows / group_->world_size(), " or ", windows / group_->world_size() + 1, " for each"));
       if (!resumed_from_.empty()) say(concat("resumed from ", resumed_from_.string(), " after step ", state_.step));
     }
     if (state_.step >= config_.train.max_steps && group_->rank() == 0)
@@ -166,8 +171,10 @@ class Run {
     state_.tokens += static_cast<std::uint64_t>(config_.train.batch_tokens);
     count_skips(report);
     if (const auto warning = optimizer_->take_warning()) say("warning: " + *warning);
+    const double own_ms = seconds_since(start) * 1e3 - report.comm_ms;
     const std::int64_t check_every = config_.distributed.replica_check_every;
     if (group_->world_size() > 1 && check_every > 0 && state_.step % check_every == 0) check_weights();
+    if (const auto slow = slow_ranks_.add(state_.step, own_ms)) say(concat("warning: step ", state_.step, ": ", *slow));
     const std::uint64_t sent = group_->bytes_sent() - sent_before;
     const double seconds = seconds_since(start);
     timer_.add(seconds);
@@ -282,6 +289,7 @@ class Run {
   TrainerState state_;
   fs::path resumed_from_;
   StepTimer timer_;
+  SlowRanks slow_ranks_{*group_};
 };
 
 }  // namespace
