@@ -97,10 +97,6 @@ class Run {
       metrics_.emplace(out_, state_.step + 1);
       say(start_tables(config_, *model_, *optimizer_, steps_->aggregate().state_bytes(), *loader_, *group_));
       if (const std::string warnings = warnings_for(config_); !warnings.empty()) say(warnings);
-      if (const std::int64_t windows = config_.train.batch_tokens / config_.data.sequence_length;
-          windows % group_->world_size() != 0)
-        say(concat("note: ", windows, " windows a step over ", group_->world_size(), " ranks are ",
-                   windows / group_->world_size(), " or ", windows / group_->world_size() + 1, " for each"));
       if (!resumed_from_.empty()) say(concat("resumed from ", resumed_from_.string(), " after step ", state_.step));
     }
     if (state_.step >= config_.train.max_steps && group_->rank() == 0)
