@@ -9,6 +9,7 @@
 #include <array>
 #include <cstring>
 #include <memory>
+#include <set>
 
 #include "steepest/base/error.h"
 
@@ -83,13 +84,26 @@ LostRank LastWords::settle(const LostRank& lost, std::chrono::milliseconds patie
   if (told_) return *told_;
   const Clock::time_point deadline = Clock::now() + patience;
   listen(std::chrono::milliseconds(0));
+  // Others may be about to blame this rank, so they hear at once what it has found, and again if it learns more.
+  told_ = root_of(lost);
+  tell(*told_);
   while (!heard_.contains(lost.rank) && Clock::now() < deadline)
     listen(std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()) +
            std::chrono::milliseconds(1));
-  const auto said = heard_.find(lost.rank);
-  told_ = said == heard_.end() || said->second.rank == rank_ ? lost : said->second;
-  tell(*told_);
+  if (const LostRank root = root_of(lost); root.rank != told_->rank) {
+    told_ = root;
+    tell(root);
+  }
   return *told_;
+}
+
+// Follows who has lost whom, until a rank that has said nothing or would lead back.
+LostRank LastWords::root_of(LostRank lost) const {
+  std::set<int> seen = {rank_, lost.rank};
+  for (auto said = heard_.find(lost.rank); said != heard_.end() && seen.insert(said->second.rank).second;
+       said = heard_.find(lost.rank))
+    lost = said->second;
+  return lost;
 }
 
 void LastWords::tell(const LostRank& lost) {
@@ -123,8 +137,7 @@ void LastWords::understand(std::span<const std::byte> bytes) {
   if (datagram.words.magic != kMagic || !same_bytes(datagram.proof, proof_of(datagram.words, key_))) return;
   const std::size_t ranks = contacts_.size();
   if (datagram.words.sender >= ranks || datagram.words.lost >= ranks) return;
-  heard_.try_emplace(static_cast<int>(datagram.words.sender),
-                     LostRank{static_cast<int>(datagram.words.lost), datagram.words.silent != 0});
+  heard_[static_cast<int>(datagram.words.sender)] = {static_cast<int>(datagram.words.lost), datagram.words.silent != 0};
 }
 
 }  // namespace steepest

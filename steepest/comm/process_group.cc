@@ -14,7 +14,7 @@ constexpr std::size_t kSumBlock = std::size_t{1} << 21;  // floats summed at a t
 constexpr std::size_t kSumChunk = 8192;                  // floats: one cache-sized piece of the tree
 
 // How long the last words of a rank that has left may take.
-constexpr auto kPatience = std::chrono::milliseconds(500);
+constexpr auto kPatience = std::chrono::milliseconds(1000);
 
 using Outgoing = std::vector<std::span<const std::byte>>;
 using Incoming = std::vector<std::span<std::byte>>;
@@ -70,7 +70,7 @@ void ProcessGroup::exchange(std::span<const std::span<const std::byte>> outgoing
     LastWords* const words = transport_->last_words();
     const LostRank lost = words ? words->settle(found, kPatience) : found;
     const std::string seen =
-        concat(lost.silent ? "is silent" : "is gone", " (found by rank ", found.rank, ", which has left)");
+        concat(lost.silent ? "is silent" : "is gone", " (found through rank ", found.rank, ", which has left)");
     fail_here(concat("rank ", lost.rank, ' ', lost.rank == found.rank ? error.what() : seen, "; see what rank ",
                      lost.rank, " printed, then start all ranks again from the last checkpoint"));
   }

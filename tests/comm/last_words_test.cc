@@ -9,6 +9,7 @@
 #include <array>
 #include <cstring>
 #include <memory>
+#include <thread>
 
 namespace steepest {
 namespace {
@@ -45,6 +46,23 @@ TEST(LastWords, ARankThatHasLeftNamesTheOneItHasLost) {
   EXPECT_EQ(lost.rank, 3);
   EXPECT_TRUE(lost.silent);
   EXPECT_EQ(ranks[0]->settle({2, false}, kBrief).rank, 3) << "the first answer stands";
+}
+
+TEST(LastWords, RanksThatBlameEachOtherStayWithThat) {
+  const auto ranks = ranks_with_keys({"a", "a", "a"});
+  ranks[1]->settle({2, true}, kBrief);
+  EXPECT_EQ(ranks[2]->settle({1, true}, kBrief).rank, 1);
+  EXPECT_EQ(ranks[0]->settle({1, true}, kBrief).rank, 2);
+}
+
+TEST(LastWords, WordsThatComeLateButInTimeCount) {
+  const auto ranks = ranks_with_keys({"a", "a", "a"});
+  std::thread late([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(30));
+    ranks[1]->settle({2, true}, std::chrono::milliseconds(0));
+  });
+  EXPECT_EQ(ranks[0]->settle({1, true}, std::chrono::seconds(20)).rank, 2);
+  late.join();
 }
 
 TEST(LastWords, WhatAnotherRankSaysIsNotHeldAgainstTheOneThatIsGone) {

@@ -275,7 +275,7 @@ TEST(Processes, AChainOfRanksNamesTheOneThatFailedFirst) {
     for (const int r : {2, 3})
       expect_sentence(
           ended[static_cast<std::size_t>(r)], 1,
-          concat("[distributed] rank ", r, " of 4, step 12: rank 0 is ", way.end, " (found by rank ", r - 1));
+          concat("[distributed] rank ", r, " of 4, step 12: rank 0 is ", way.end, " (found through rank ", r - 1));
   }
 }
 
