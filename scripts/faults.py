@@ -13,6 +13,7 @@ the whole run, start and final save included; where they hit is read from what t
 """
 
 import argparse
+import atexit
 import collections
 import json
 import os
@@ -132,11 +133,22 @@ def free_port():
         return probe.getsockname()[1]
 
 
+started = []
+
+
+@atexit.register
+def kill_what_runs():
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+
+
 class Rank:
     def __init__(self, command, variables, folder):
         self._out = tempfile.TemporaryFile("w+", dir=folder)
         self._err = tempfile.TemporaryFile("w+", dir=folder)
         self.process = subprocess.Popen(command, stdout=self._out, stderr=self._err, env=variables, stdin=subprocess.DEVNULL)
+        started.append(self.process)
 
     @property
     def code(self):
@@ -361,6 +373,7 @@ def main():
     parser.add_argument("--program", type=Path, default=PROGRAM)
     parser.add_argument("--out", type=Path, help="keep the folders of runs that went wrong here")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     generator = random.Random(arguments.seed)
     settings = [Setting(aggregate, ranks) for aggregate in METHODS for ranks in (2, 3, 4)]
     took = {}
