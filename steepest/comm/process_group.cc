@@ -5,12 +5,16 @@
 
 #include "steepest/base/error.h"
 #include "steepest/base/parallel.h"
+#include "steepest/comm/last_words.h"
 
 namespace steepest {
 namespace {
 
 constexpr std::size_t kSumBlock = std::size_t{1} << 21;  // floats summed at a time: bounds the memory for peers' shards
 constexpr std::size_t kSumChunk = 8192;                  // floats: one cache-sized piece of the tree
+
+// How long the last words of a rank that has left may take.
+constexpr auto kPatience = std::chrono::milliseconds(1000);
 
 using Outgoing = std::vector<std::span<const std::byte>>;
 using Incoming = std::vector<std::span<std::byte>>;
@@ -98,9 +102,14 @@ void ProcessGroup::exchange(std::span<const std::span<const std::byte>> outgoing
   try {
     transport_->exchange(outgoing, incoming);
   } catch (const PeerError& error) {
-    const int peer = name_of(static_cast<std::size_t>(error.peer));
-    fail_here(concat("rank ", peer, ' ', error.what(), "; see what rank ", peer,
-                     " printed, then start all ranks again from the last checkpoint"));
+    const LostRank found{error.peer, error.silent};
+    LastWords* const words = transport_->last_words();
+    const LostRank lost = words ? words->settle(found, kPatience) : found;
+    const auto name = [&](const LostRank& rank) { return name_of(static_cast<std::size_t>(rank.rank)); };
+    const std::string seen =
+        concat(lost.silent ? "is silent" : "is gone", " (found through rank ", name(found), ", which has left)");
+    fail_here(concat("rank ", name(lost), ' ', lost.rank == found.rank ? error.what() : seen, "; see what rank ",
+                     name(lost), " printed, then start all ranks again from the last checkpoint"));
   }
 }
 

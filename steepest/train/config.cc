@@ -107,6 +107,8 @@ const std::vector<Key<DistributedSection>>& distributed_keys() {
       number<S>("timeout", &S::timeout, 1, 86400, "seconds without an answer after which a rank counts as dead"),
       number<S>("replica_check_every", &S::replica_check_every, 0, kHuge,
                 "steps between hash checks of the replicas; 0 is off"),
+      text<S>("listen", &S::listen, {},
+              "interface or address of this machine to accept other ranks on; else the one towards the master"),
   };
   return table;
 }

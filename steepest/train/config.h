@@ -63,6 +63,7 @@ struct DistributedSection {
   std::int64_t bucket_kib = 0;
   std::int64_t timeout = 300;
   std::int64_t replica_check_every = 100;
+  std::string listen;
 };
 
 /// The merged configuration of one run.

@@ -42,9 +42,13 @@ std::string start_tables(const RunConfig& config, const Llama& model, const Opti
                             static_cast<double>(train.batch_tokens) * static_cast<double>(train.max_steps) /
                                 static_cast<double>(loader.tokens()),
                             " epochs"));
-  out += row("batch",
-             concat(train.batch_tokens, " tokens = ", group.world_size(), " rank(s) x ", (per_rank + micro - 1) / micro,
-                    " micro-batches x ", micro, " windows x ", config.data.sequence_length, " tokens"));
+  const bool even = windows % group.world_size() == 0;
+  out += row(
+      "batch",
+      even ? concat(train.batch_tokens, " tokens = ", group.world_size(), " rank(s) x ", (per_rank + micro - 1) / micro,
+                    " micro-batches x ", micro, " windows x ", config.data.sequence_length, " tokens")
+           : concat(train.batch_tokens, " tokens = ", windows, " windows x ", config.data.sequence_length, " tokens; ",
+                    group.world_size(), " rank(s) take ", per_rank, " or ", per_rank + 1, " windows each"));
   out += row("steps", concat(train.max_steps, ", ", train.schedule, ", warm-up ", train.warmup_steps));
   out += row("precision", train.precision);
   if (group.world_size() > 1) out += row("aggregate", config.distributed.aggregate);

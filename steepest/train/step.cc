@@ -45,11 +45,12 @@ StepRunner::StepRunner(Llama& model, Optimizer& optimizer, const Loader& loader,
       group_(group),
       config_(config),
       windows_per_step_(config.train.batch_tokens / config.data.sequence_length),
-      windows_per_rank_(windows_per_step_ / group.world_size()),
+      first_window_(windows_per_step_ * group.rank() / group.world_size()),
+      windows_per_rank_(windows_per_step_ * (group.rank() + 1) / group.world_size() - first_window_),
       aggregate_(optimizer, group, config) {
-  if (windows_per_step_ % group.world_size() != 0)
-    fail_key("[train] batch_tokens", "makes ", windows_per_step_, " windows a step, which ", group.world_size(),
-             " ranks cannot share equally; choose a multiple of ", config.data.sequence_length * group.world_size());
+  if (windows_per_step_ < group.world_size())
+    fail_key("[train] batch_tokens", "makes ", windows_per_step_, " windows a step, fewer than the ",
+             group.world_size(), " ranks; choose at least ", config.data.sequence_length * group.world_size());
   if (optimizer_.vote_bits() > 0) optimizer_.set_ranks(aggregate_.step_size_ranks());
 }
 
@@ -99,7 +100,7 @@ double StepRunner::accumulate_gradients(std::int64_t t, const GradientsFinal& on
     return std::min(micro, windows_per_rank_ - static_cast<std::int64_t>(i) * micro);
   };
   const auto batches = static_cast<std::size_t>((windows_per_rank_ + micro - 1) / micro);
-  const auto first = static_cast<std::uint64_t>(t * windows_per_step_ + group_.rank() * windows_per_rank_);
+  const auto first = static_cast<std::uint64_t>(t * windows_per_step_ + first_window_);
   const auto loss = [&](std::size_t i) {
     at::Tensor inputs = at::empty({rows(i), length}, at::kLong);
     at::Tensor targets = at::empty({rows(i), length}, at::kLong);
@@ -107,8 +108,10 @@ double StepRunner::accumulate_gradients(std::int64_t t, const GradientsFinal& on
                  inputs.data_ptr<std::int64_t>(), targets.data_ptr<std::int64_t>());
     return model_.loss(inputs, targets, precision_of(config_.train), i + 1 == batches ? on_final : GradientsFinal());
   };
-  return backprop(batches, loss,
-                  [&](std::size_t i) { return static_cast<double>(rows(i)) / static_cast<double>(windows_per_rank_); });
+  return backprop(batches, loss, [&](std::size_t i) {
+    // A rank with more windows counts for more, so that the mean over ranks is that of the batch.
+    return static_cast<double>(rows(i) * group_.world_size()) / static_cast<double>(windows_per_step_);
+  });
 }
 
 void StepRunner::update(std::int64_t t, const Agreed& agreed, StepReport& report) {

@@ -35,7 +35,7 @@ at::ScalarType weight_type_of(const TrainSection& train);
 /// Runs steps of one model on one rank.
 class StepRunner {
  public:
-  /// UsageError when the batch does not divide over the ranks.
+  /// The windows of a batch are shared as evenly as they can be. UsageError when there are fewer than ranks.
   StepRunner(Llama& model, Optimizer& optimizer, const Loader& loader, ProcessGroup& group, const RunConfig& config);
 
   /// Step t (from 0): this rank's share of the windows t * batch .. (t + 1) * batch - 1.
@@ -59,6 +59,7 @@ class StepRunner {
   ProcessGroup& group_;
   const RunConfig& config_;
   std::int64_t windows_per_step_;
+  std::int64_t first_window_;  ///< of this rank in a batch
   std::int64_t windows_per_rank_;
   Aggregate aggregate_;
 };

@@ -18,6 +18,7 @@
 #include "steepest/train/metrics.h"
 #include "steepest/train/schedule.h"
 #include "steepest/train/setup.h"
+#include "steepest/train/slow_ranks.h"
 #include "steepest/train/step.h"
 
 namespace steepest {
@@ -53,6 +54,17 @@ class StepTimer {
   std::deque<double> recent_;
 };
 
+/// What all ranks must have alike: where each of them listens is its own matter.
+std::string shared_recipe(RunConfig config) {
+  config.distributed.listen.clear();
+  return to_toml(config);
+}
+
+std::unique_ptr<ProcessGroup> connect(Launch launch, const DistributedSection& section) {
+  launch.listen = section.listen;
+  return ProcessGroup::connect(launch, std::chrono::seconds(section.timeout));
+}
+
 /// The run between set-up and end; members are in order of construction.
 class Run {
  public:
@@ -61,8 +73,8 @@ class Run {
         out_(request.out),
         stop_(request.stop),
         reporter_(reporter),
-        group_(ProcessGroup::connect(request.launch, std::chrono::seconds(config_.distributed.timeout))) {
-    require_equal(*group_, "recipe", to_toml(config_));
+        group_(connect(request.launch, config_.distributed)) {
+    require_equal(*group_, "recipe", shared_recipe(config_));
     claim_folder(request.resume);
     data_ = open_data(config_, out_, *group_, reporter_);
     model_.emplace(make_model(config_, data_));
@@ -156,8 +168,10 @@ class Run {
     state_.tokens += static_cast<std::uint64_t>(config_.train.batch_tokens);
     count_skips(report);
     if (const auto warning = optimizer_->take_warning()) say("warning: " + *warning);
+    const double own_ms = seconds_since(start) * 1e3 - report.exposed_ms;
     const std::int64_t check_every = config_.distributed.replica_check_every;
     if (group_->world_size() > 1 && check_every > 0 && state_.step % check_every == 0) check_weights();
+    if (const auto slow = slow_ranks_.add(state_.step, own_ms)) say(concat("warning: step ", state_.step, ": ", *slow));
     const std::uint64_t sent = steps_->aggregate().bytes_sent() - sent_before;
     const double seconds = seconds_since(start);
     timer_.add(seconds);
@@ -276,6 +290,7 @@ class Run {
   TrainerState state_;
   fs::path resumed_from_;
   StepTimer timer_;
+  SlowRanks slow_ranks_{*group_};
 };
 
 }  // namespace
