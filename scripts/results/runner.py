@@ -90,9 +90,8 @@ class Runner:
                 self.refused += 1
                 return None
             out = self.folder / key.replace("/", "_")
-            recipe, flags = self.recipe(experiment, experiment.shape.steps, threads=self.workers, log_every=50)
-            found = self.call(["tune", recipe, "--sos-fast", "--out", out], flags, self.workers)
-            recipe.unlink()
+            text, flags = self.recipe(experiment, experiment.shape.steps, threads=self.workers, log_every=50)
+            found = self.call(["tune", "--sos-fast"], out, text, flags, self.workers)
             if found.returncode != 0:
                 raise SystemExit(found.stderr)
             shutil.rmtree(out, ignore_errors=True)
@@ -106,29 +105,34 @@ class Runner:
             file.write(json.dumps(row) + "\n")
 
     def recipe(self, experiment, steps, threads, log_every):
-        """The file that all experiments share, and the flags that make it this one."""
-        path = self.folder / f"{experiment.key.replace('/', '_')}.toml"
-        path.write_text(RECIPE.format(shape=experiment.shape.name, data=self.data), encoding="utf-8")
+        """The recipe that all experiments share, and the flags that make it this one."""
         flags = {"optimizer.method": experiment.method, "train.batch-tokens": experiment.shape.batch_tokens,
                  "train.max-steps": steps, "train.warmup-steps": int(steps * WARMUP_SHARE), "train.seed": experiment.seed,
                  "train.threads": threads, "train.log-every": log_every}
         for key, value in experiment.settings:
             place = key if key.startswith("train.") else f"optimizer.{key}"
             flags[place.replace("_", "-")] = value
-        return path, flags
+        return RECIPE.format(shape=experiment.shape.name, data=self.data), flags
 
-    def call(self, command, flags, threads):
-        words = [self.program, *command] + [word for key, value in flags.items() for word in (f"--{key}", value)]
-        return subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False,
-                              env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+    def call(self, verb, out, text, flags, threads):
+        """Runs the program on a recipe given as text, with flags, in a new folder `out`."""
+        shutil.rmtree(out, ignore_errors=True)
+        recipe = out.with_suffix(".toml")
+        recipe.write_text(text, encoding="utf-8")
+        words = [self.program, *verb, recipe, "--out", out] + [word for key, value in flags.items() for word in (f"--{key}", value)]
+        result = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False,
+                                env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+        recipe.unlink()
+        return result
 
     def train(self, experiment, steps, threads, log_every=50):
         """(rows of metrics, None) of a run, or (None, why) when the loss or a gradient stopped being finite."""
-        out = self.folder / experiment.key.replace("/", "_")
-        shutil.rmtree(out, ignore_errors=True)
-        recipe, flags = self.recipe(experiment, steps, threads, log_every)
-        result = self.call(["train", recipe, "--out", out], flags, threads)
-        recipe.unlink()
+        return self.launch(experiment.key, *self.recipe(experiment, steps, threads, log_every), threads)
+
+    def launch(self, key, text, flags, threads):
+        """The same of any recipe, given as text and as flags."""
+        out = self.folder / key.replace("/", "_").replace(".", "_")
+        result = self.call(["train"], out, text, flags, threads)
         if result.returncode != 0:
             failure = (result.stderr.strip().splitlines() or ["no message"])[-1]
             if "not finite" not in failure:

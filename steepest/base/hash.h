@@ -9,6 +9,8 @@ namespace steepest {
 
 /// XXH3-64 of the bytes.
 std::uint64_t xxh3(std::span<const std::byte> bytes);
+/// XXH3-64 with a seed. Who does not know the seed beforehand cannot choose two texts of equal hash.
+std::uint64_t xxh3(std::span<const std::byte> bytes, std::uint64_t seed);
 
 /// XXH3-64 of a sequence of pieces, equal to the hash of their concatenation.
 class Xxh3Stream {

@@ -17,6 +17,16 @@ constexpr std::size_t kBlocksAtOnce = 8;  // of one thread
 
 }  // namespace
 
+std::vector<FeedbackBlock> feedback_blocks(std::span<const std::size_t> tensor_sizes, std::size_t block) {
+  if (block < 1) fail("feedback_mean", "block is 0; it must be at least 1");
+  std::vector<FeedbackBlock> blocks;
+  std::size_t first = 0;
+  for (const std::size_t size : tensor_sizes)
+    for (const std::size_t end = first + size; first < end; first += blocks.back().size)
+      blocks.push_back({first, std::min(block, end - first)});
+  return blocks;
+}
+
 std::size_t FeedbackMean::Shard::words() const {
   return size == 0 ? 0 : kHeaderWords + words_for(size) + (blocks + 1) / 2;
 }
@@ -25,10 +35,7 @@ FeedbackMean::FeedbackMean(ProcessGroup& group, std::span<const std::size_t> ten
                            std::size_t bucket)
     : group_(group), size_(std::accumulate(tensor_sizes.begin(), tensor_sizes.end(), std::size_t{0})) {
   if (block < 1) fail("feedback_mean", "block is 0; it must be at least 1");
-  std::size_t first = 0;
-  for (const std::size_t size : tensor_sizes)
-    for (const std::size_t end = first + size; first < end; first += blocks_.back().size)
-      blocks_.push_back({first, std::min(block, end - first)});
+  blocks_ = feedback_blocks(tensor_sizes, block);
   if (bucket == 0 || group.world_size() == 1) bucket = size_;
   std::size_t begin = 0;
   do {
@@ -51,7 +58,7 @@ void FeedbackMean::cut(std::size_t first_block, std::size_t end_block) {
     const auto behind = std::lower_bound(blocks_.begin() + static_cast<std::ptrdiff_t>(first_block),
                                          blocks_.begin() + static_cast<std::ptrdiff_t>(end_block),
                                          bucket.first + bucket.size * r / ranks,
-                                         [](const Block& b, std::size_t value) { return b.first < value; });
+                                         [](const FeedbackBlock& b, std::size_t value) { return b.first < value; });
     return r == ranks ? end_block : static_cast<std::size_t>(behind - blocks_.begin());
   };
   std::size_t total = 0;
@@ -145,7 +152,7 @@ void FeedbackMean::encode(std::size_t bucket, std::span<float> values) {
     parallel_chunks(shard.blocks, kBlocksAtOnce, [&](std::size_t begin, std::size_t end) {
       std::vector<float> before;
       for (std::size_t k = begin; k < end; ++k) {
-        const Block& block = blocks_[shard.first_block + k];
+        const FeedbackBlock& block = blocks_[shard.first_block + k];
         const std::span<float> u = values.subspan(block.first, block.size);
         float* const e = e_.data() + block.first;
         before.assign(e, e + block.size);
@@ -213,7 +220,7 @@ void FeedbackMean::average(Bucket& b) {
   parallel_chunks(shard.blocks, kBlocksAtOnce, [&](std::size_t begin, std::size_t end) {
     std::vector<float> sum;
     for (std::size_t k = begin; k < end; ++k) {
-      const Block& block = blocks_[shard.first_block + k];
+      const FeedbackBlock& block = blocks_[shard.first_block + k];
       const std::size_t inside = block.first - shard.first;
       sum.resize(block.size);
       ef_decode(payloads[0].bits, inside, payloads[0].scales[k], sum);
@@ -248,7 +255,7 @@ void FeedbackMean::decode(std::size_t bucket, std::span<float> values) {
     const Payload payload = payload_of(s == me() ? b.from(me(), me()) : b.about(s), shard);
     parallel_chunks(shard.blocks, kBlocksAtOnce, [&](std::size_t begin, std::size_t end) {
       for (std::size_t k = begin; k < end; ++k) {
-        const Block& block = blocks_[shard.first_block + k];
+        const FeedbackBlock& block = blocks_[shard.first_block + k];
         ef_decode(payload.bits, block.first - shard.first, payload.scales[k], values.subspan(block.first, block.size));
       }
     });

@@ -18,6 +18,14 @@
 
 namespace steepest {
 
+/// Values of one tensor that share a scale.
+struct FeedbackBlock {
+  std::size_t first = 0, size = 0;
+};
+
+/// The blocks of a vector in which these tensors lie one after the other. Throws Error for blocks of 0 values.
+std::vector<FeedbackBlock> feedback_blocks(std::span<const std::size_t> tensor_sizes, std::size_t block);
+
 /// The exchange and what it remembers: the residual e of all values on each rank, the residual r of its shards on each
 /// owner, both fp32 and 0 at the start. Over steps of equal size nothing is lost (rho = 1):
 ///   sum of the means  =  sum of the results + mean of e over ranks + r,  value by value.
@@ -77,9 +85,6 @@ class FeedbackMean {
   std::uint64_t state_bytes() const;
 
  private:
-  struct Block {
-    std::size_t first = 0, size = 0;
-  };
   struct Shard {
     std::size_t first = 0, size = 0;  ///< values
     std::size_t first_block = 0, blocks = 0;
@@ -114,7 +119,7 @@ class FeedbackMean {
 
   ProcessGroup& group_;
   std::size_t size_ = 0;
-  std::vector<Block> blocks_;
+  std::vector<FeedbackBlock> blocks_;
   std::vector<Bucket> buckets_;
   std::vector<float> e_;
   double last_eta_ = 0, eta_before_ = 0;

@@ -41,7 +41,7 @@ std::uint64_t Loader::window_of(std::uint64_t sample) const {
 
 void Loader::fill(std::uint64_t first_sample, std::size_t count, std::int64_t* inputs, std::int64_t* targets) const {
   for (std::size_t i = 0; i < count; ++i)
-    windows_.fill(window_of(first_sample + i), 1, inputs + i * sequence_length_, targets + i * sequence_length_);
+    fill_window(window_of(first_sample + i), inputs + i * sequence_length_, targets + i * sequence_length_);
 }
 
 }  // namespace steepest

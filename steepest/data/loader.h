@@ -41,12 +41,18 @@ class Loader {
   std::uint64_t windows() const { return windows_.windows(); }  ///< samples per epoch
   std::uint64_t tokens() const { return windows_.tokens(); }
 
+  std::uint64_t seed() const { return seed_; }
+
   /// The window that sample s reads.
   std::uint64_t window_of(std::uint64_t sample) const;
 
   /// Samples first_sample .. + count - 1 into inputs and targets, [count, sequence_length] each. Step t of a global
   /// batch of B sequences reads first_sample = t B, count = B, or any part of that range.
   void fill(std::uint64_t first_sample, std::size_t count, std::int64_t* inputs, std::int64_t* targets) const;
+  /// One window into inputs and targets, [sequence_length] each.
+  void fill_window(std::uint64_t window, std::int64_t* inputs, std::int64_t* targets) const {
+    windows_.fill(window, 1, inputs, targets);
+  }
 
  private:
   SequentialWindows windows_;

@@ -1,5 +1,6 @@
 // The majority vote: bit-sliced counters and carry-save adders (sign_and_vote.md 6.3).
 #include <algorithm>
+#include <bit>
 
 #include "steepest/base/error.h"
 #include "steepest/base/parallel.h"
@@ -215,6 +216,17 @@ int planes_for(std::size_t count, std::size_t threshold) {
 }
 
 }  // namespace
+
+std::size_t differing_signs(std::span<const std::uint64_t> a, std::span<const std::uint64_t> b, std::size_t planes) {
+  const std::size_t plane = a.size() / planes;
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < plane; ++i) {
+    std::uint64_t differ = 0;
+    for (std::size_t p = 0; p < planes; ++p) differ |= a[p * plane + i] ^ b[p * plane + i];
+    count += static_cast<std::size_t>(std::popcount(differ));
+  }
+  return count;
+}
 
 unsigned vote_threshold(unsigned voters, std::uint64_t t, TieRule rule) {
   if (voters % 2 == 1) return (voters - 1) / 2;

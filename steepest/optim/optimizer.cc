@@ -127,6 +127,10 @@ GradientReport Optimizer::inspect() const {
   return report;
 }
 
+void Optimizer::set_worker(int rank) {
+  impl_->passes.set_worker(rank);
+}
+
 std::size_t Optimizer::vote_bits() const {
   return impl_->buffers.layout.voted_size;
 }

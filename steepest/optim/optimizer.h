@@ -57,6 +57,8 @@ class Optimizer {
   /// One read of all gradients; changes nothing.
   GradientReport inspect() const;
 
+  /// Another worker votes next, one of several that take turns on these weights: its noise is that of `rank`.
+  void set_worker(int rank);
   /// Bits of this rank's vote: the number of voted parameters.
   std::size_t vote_bits() const;
   /// Updates the local memory of the voted parameters and writes their signs: words_for(vote_bits()) words with zeros

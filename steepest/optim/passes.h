@@ -25,6 +25,7 @@ class Passes {
  public:
   /// `rank` names this worker's noise.
   Passes(const Buffers& buffers, int rank);
+  void set_worker(int rank) { rank_ = rank; }
 
   /// `updates`: completed ones.
   std::array<UpdateNumbers, 4> numbers(std::uint64_t updates, double lr_factor) const;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 
 #include "steepest/base/error.h"
@@ -12,35 +11,21 @@
 #include "steepest/train/stopwatch.h"
 
 namespace steepest {
-namespace {
 
-VoteRules rules_of(const DistributedSection& section) {
+VoteRules vote_rules(const DistributedSection& section) {
   using Zero = VoteRules::Zero;
   const Zero zero = section.zero == "zero" ? Zero::Zero : section.zero == "plus" ? Zero::Plus : Zero::Parity;
   return {zero, section.tie == "plus" ? TieRule::Plus : TieRule::Parity};
 }
 
-// Coordinates in which two votes differ.
-std::size_t differences(std::span<const std::uint64_t> a, std::span<const std::uint64_t> b, std::size_t planes) {
-  const std::size_t plane = a.size() / planes;
-  std::size_t count = 0;
-  for (std::size_t i = 0; i < plane; ++i) {
-    std::uint64_t differ = 0;
-    for (std::size_t p = 0; p < planes; ++p) differ |= a[p * plane + i] ^ b[p * plane + i];
-    count += static_cast<std::size_t>(std::popcount(differ));
-  }
-  return count;
-}
-
-}  // namespace
-
 Aggregate::Aggregate(Optimizer& optimizer, ProcessGroup& group, const RunConfig& config)
     : optimizer_(optimizer), group_(group), abstain_(config.train.non_finite == "abstain") {
-  const VoteRules rules = rules_of(config.distributed);
+  const VoteRules rules = vote_rules(config.distributed);
   if (optimizer.vote_bits() > 0) {
     if (rules.zero == VoteRules::Zero::Plus) zero_ = ZeroRule::Plus;
     mine_.resize(rules.planes() * words_for(optimizer.vote_bits()));
     decided_.resize(mine_.size());
+    if (config.distributed.byzantine) byzantine_.emplace(group, optimizer.vote_bits(), rules);
   }
   if (optimizer.vote_bits() > 0 && config.distributed.vote_per == "machine") split_by_machine();
   const VoteScheme scheme = choose_scheme(config.distributed, rules);
@@ -59,7 +44,7 @@ Aggregate::Aggregate(Optimizer& optimizer, ProcessGroup& group, const RunConfig&
   } else if (group.world_size() > 1) {
     note_ += "gradients leave after the backward pass: " + obstacle;
   }
-  if (!overlap_ && optimizer.vote_bits() > 0 && (!machine_ || voters_)) {
+  if (!overlap_ && !byzantine_ && optimizer.vote_bits() > 0 && (!machine_ || voters_)) {
     vote_.emplace(voters_ ? *voters_ : group, optimizer.vote_bits(), scheme, rules);
   }
 }
@@ -113,6 +98,7 @@ void Aggregate::ready(std::size_t first_parameter) {
 }
 
 Agreed Aggregate::agree(double local_loss, bool stop_requested) {
+  if (byzantine_) return agree_among_liars(local_loss, stop_requested);
   return agree(local_loss, stop_requested, feedback_ || abstain_, overlapping_);
 }
 
@@ -178,6 +164,32 @@ Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first
   return agreed;
 }
 
+// All of a byzantine step: who abstains is part of what is voted, since a liar could tell it differently to each rank.
+// Loss and norm are what ranks say; nothing but the log depends on them.
+Agreed Aggregate::agree_among_liars(double local_loss, bool stop_requested) {
+  const GradientReport local = optimizer_.inspect();
+  const bool votes = local.finite && std::isfinite(local_loss);
+  if (votes) optimizer_.pack_votes(mine_, zero_);
+  const Stopwatch watch;
+  const std::span<const std::uint64_t> mine =
+      votes ? std::span<const std::uint64_t>(mine_) : std::span<const std::uint64_t>();
+  const ByzantineOutcome outcome = (*byzantine_)(mine, optimizer_.updates(), decided_);
+  std::array<double, 4> sums = {votes ? local_loss : 0, votes ? local.voted_sum_of_squares : 0, votes ? 1.0 : 0.0,
+                                stop_requested ? 1.0 : 0.0};
+  group_.sum(std::span<double>(sums));
+  exposed_ms_ += watch.ms();
+  Agreed agreed;
+  agreed.loss = sums[0] / sums[2];
+  agreed.grad_norm = std::sqrt(sums[1] / sums[2]);
+  agreed.stop_requested = sums[3] > 0;
+  const std::string what = "its gradient, as it says,";
+  for (const int rank : outcome.abstaining) agreed.flagged.push_back({rank, what});
+  agreed.skip = outcome.counted == 0;
+  agreed.distrust = outcome.text();
+  voted_ = votes && !agreed.skip;
+  return agreed;
+}
+
 void Aggregate::average(double ranks) {
   const std::span<float> mean = optimizer_.mean_gradients();
   if (group_.world_size() == 1 || mean.empty()) return;
@@ -195,6 +207,7 @@ AliasRanks Aggregate::step_size_ranks() {
 }
 
 DecidedVotes Aggregate::exchange(const Agreed& agreed, double eta) {
+  if (byzantine_) return {decided_, {}, {}};
   voted_ = optimizer_.vote_bits() > 0;
   if (overlapping_) {
     overlap_->follow_feedback();
@@ -227,8 +240,8 @@ void Aggregate::vote(const Agreed& agreed) {
 std::optional<double> Aggregate::sign_agreement() const {
   if (!voted_) return std::nullopt;
   const std::size_t bits = optimizer_.vote_bits();
-  return 1 -
-         static_cast<double>(differences(mine_, decided_, mine_.size() / words_for(bits))) / static_cast<double>(bits);
+  return 1 - static_cast<double>(differing_signs(mine_, decided_, mine_.size() / words_for(bits))) /
+                 static_cast<double>(bits);
 }
 
 }  // namespace steepest

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "steepest/comm/agree.h"
+#include "steepest/comm/byzantine.h"
 #include "steepest/comm/feedback_mean.h"
 #include "steepest/comm/process_group.h"
 #include "steepest/comm/vote.h"
@@ -26,7 +27,11 @@ struct Agreed {
   bool stop_requested = false;         ///< some rank was asked to stop
   std::vector<NonFiniteRank> flagged;  ///< ranks whose gradient or loss is not finite
   bool skip = false;                   ///< because of them nobody may step
+  std::string distrust;                ///< byzantine: which ranks were caught lying; empty if none
 };
+
+/// [distributed] zero and tie.
+VoteRules vote_rules(const DistributedSection& section);
 
 /// One rank's part in it. The optimizer and the group must outlive it.
 class Aggregate {
@@ -72,6 +77,7 @@ class Aggregate {
 
  private:
   Agreed agree(double local_loss, bool stop_requested, bool local_first, bool overlapped);
+  Agreed agree_among_liars(double local_loss, bool stop_requested);
   GradientReport early_report();
   void average(double ranks);
   void vote(const Agreed& agreed);
@@ -86,6 +92,7 @@ class Aggregate {
   ZeroRule zero_ = ZeroRule::Parity;
   std::unique_ptr<ProcessGroup> machine_, voters_;  ///< votes per machine: its ranks, and on its first rank all voters
   std::optional<VoteExchange> vote_;
+  std::optional<ByzantineExchange> byzantine_;
   std::vector<std::uint64_t> mine_, decided_;
   std::optional<FeedbackMean> feedback_;
   std::unique_ptr<Overlap> overlap_;

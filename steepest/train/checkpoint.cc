@@ -13,6 +13,7 @@
 #include "steepest/model/safetensors.h"
 #include "steepest/train/checkpoint_state.h"
 #include "steepest/train/feedback_state.h"
+#include "steepest/train/simulation.h"
 
 namespace steepest {
 namespace fs = std::filesystem;
@@ -91,19 +92,25 @@ CheckpointWriter::~CheckpointWriter() {
   if (thread_.joinable()) thread_.join();
 }
 
-void CheckpointWriter::save(const Llama& model, Optimizer& optimizer, const FeedbackMean* feedback,
+void CheckpointWriter::save(const Llama& model, Optimizer& optimizer, const WorkerParts& workers,
                             const TrainerState& state) {
   wait();
   auto snapshot = std::make_unique<Snapshot>();
   snapshot->state = state;
   snapshot->model = model.config();
-  snapshot->optimizer = collect_optimizer_state(optimizer, group_, config_.checkpoint.worker_state);
-  if (feedback) {
-    snapshot->state.feedback_eta = feedback->last_eta();
-    for (NamedTensor& tensor :
-         collect_feedback_state(*feedback, optimizer.parameters(), group_, config_.checkpoint.worker_state))
-      snapshot->optimizer.push_back(std::move(tensor));
+  const std::string& form = config_.checkpoint.worker_state;
+  Simulation* const simulation = workers.simulation;
+  snapshot->optimizer =
+      collect_optimizer_state(optimizer, group_, form, simulation ? &simulation->memories() : nullptr);
+  std::vector<NamedTensor> residuals;
+  if (simulation && simulation->feedback()) {
+    snapshot->state.feedback_eta = simulation->feedback()->last_eta();
+    residuals = collect_feedback_state(*simulation->feedback(), optimizer.parameters(), form);
+  } else if (workers.feedback) {
+    snapshot->state.feedback_eta = workers.feedback->last_eta();
+    residuals = collect_feedback_state(*workers.feedback, optimizer.parameters(), group_, form);
   }
+  for (NamedTensor& tensor : residuals) snapshot->optimizer.push_back(std::move(tensor));
   if (group_.rank() != 0) return;
   for (const Parameter& parameter : model.parameters())
     snapshot->weights.push_back({parameter.name, parameter.value.detach().clone()});
@@ -139,7 +146,7 @@ void CheckpointWriter::write(const Snapshot& snapshot) const {
       write_safetensors(aside / "optimizer.safetensors", views_of(snapshot.optimizer), {{"format", "pt"}});
       if (!tokenizer_.empty()) write_file_atomic(aside / "tokenizer.model", read_file(tokenizer_));
 
-      nlohmann::ordered_json trainer = trainer_json(snapshot.state, config_, group_.world_size());
+      nlohmann::ordered_json trainer = trainer_json(snapshot.state, config_, worker_count(config_, group_));
       for (const auto& entry : fs::directory_iterator(aside))
         trainer["files"][entry.path().filename().string()] = hex(xxh3(MappedFile(entry.path()).bytes()));
       write_file_atomic(aside / "trainer.json", trainer.dump(1) + '\n');
@@ -171,7 +178,7 @@ void CheckpointWriter::prune() const {
   }
 }
 
-TrainerState load_checkpoint(const fs::path& folder, Llama& model, Optimizer& optimizer, FeedbackMean* feedback,
+TrainerState load_checkpoint(const fs::path& folder, Llama& model, Optimizer& optimizer, const WorkerParts& workers,
                              ProcessGroup& group, const RunConfig& config) {
   if (!is_complete(folder)) fail(folder.string(), "is not a complete checkpoint: it has no trainer.json");
   const TrainerJson saved =
@@ -188,11 +195,16 @@ TrainerState load_checkpoint(const fs::path& folder, Llama& model, Optimizer& op
   const SafetensorsFile state(folder / "optimizer.safetensors");
   const std::string place = (folder / "optimizer.safetensors").string();
   check_optimizer_state(state, place, optimizer, saved.world_size);
-  check_feedback_state(state, place, optimizer.parameters(), feedback, saved.world_size);
+  check_feedback_state(state, place, optimizer.parameters(), workers.feedback, saved.world_size);
   load_weights(model, folder);
-  const bool folded = restore_optimizer_state(state, optimizer, group, saved.world_size);
-  if (feedback)
-    restore_feedback_state(state, optimizer.parameters(), group, saved.world_size, saved.state.feedback_eta, *feedback);
+  Simulation* const simulation = workers.simulation;
+  const bool folded = restore_optimizer_state(state, optimizer, group, saved.world_size,
+                                              simulation ? &simulation->memories() : nullptr);
+  const double eta = saved.state.feedback_eta;
+  if (simulation && simulation->feedback())
+    restore_feedback_state(state, optimizer.parameters(), saved.world_size, eta, *simulation->feedback());
+  else if (workers.feedback)
+    restore_feedback_state(state, optimizer.parameters(), group, saved.world_size, eta, *workers.feedback);
   optimizer.set_updates(saved.state.updates);
   if (folded) optimizer.forget_references();
   return saved.state;

@@ -19,6 +19,15 @@
 
 namespace steepest {
 
+class Simulation;
+
+/// What workers keep for themselves besides the optimizer's state: error feedback of this rank (null for other
+/// aggregates), and the workers that this process simulates (null where ranks are real).
+struct WorkerParts {
+  FeedbackMean* feedback = nullptr;
+  Simulation* simulation = nullptr;
+};
+
 /// Everything of a run that is not a tensor: the numbers a resume continues from.
 struct TrainerState {
   std::int64_t step = 0;      ///< completed steps
@@ -37,10 +46,10 @@ void remove_partial_checkpoints(const std::filesystem::path& out);
 
 /// Restores weights, optimizer state and numbers; collective over the group. Every file is checked against its hash,
 /// every tensor against the model. Momentum that differs between ranks is restored per rank when the number of ranks is
-/// the saved one, else every rank starts from the mean; so are the residuals of error feedback (`feedback`, null for
-/// other aggregates), of which nothing is lost. Error names file and reason; nothing is changed then.
+/// the saved one, else every rank starts from the mean; so are the residuals of error feedback, of which nothing is
+/// lost. Simulated workers count as ranks. Error names file and reason; nothing is changed then.
 TrainerState load_checkpoint(const std::filesystem::path& folder, Llama& model, Optimizer& optimizer,
-                             FeedbackMean* feedback, ProcessGroup& group, const RunConfig& config);
+                             const WorkerParts& workers, ProcessGroup& group, const RunConfig& config);
 
 /// Saves in the background: `save` copies the bytes, then a thread writes, flushes, renames and prunes.
 class CheckpointWriter {
@@ -51,8 +60,8 @@ class CheckpointWriter {
   ~CheckpointWriter();
 
   /// Takes a snapshot; collective, since rank 0 collects what differs between ranks: momentum, and the residuals of
-  /// `feedback` (null for other aggregates). Waits for the save before.
-  void save(const Llama& model, Optimizer& optimizer, const FeedbackMean* feedback, const TrainerState& state);
+  /// error feedback. Waits for the save before.
+  void save(const Llama& model, Optimizer& optimizer, const WorkerParts& workers, const TrainerState& state);
   /// Throws what a finished background save has failed with; does not wait.
   void check();
   /// Waits for the save under way and throws its failure.

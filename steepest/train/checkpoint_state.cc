@@ -113,15 +113,20 @@ std::vector<TensorView> views_of(std::span<const NamedTensor> tensors) {
 }
 
 std::vector<NamedTensor> collect_optimizer_state(Optimizer& optimizer, ProcessGroup& group,
-                                                 const std::string& worker_state) {
+                                                 const std::string& worker_state, WorkerMemories* simulated) {
   std::vector<NamedTensor> out;
   for (const StateTensor& tensor : optimizer.state()) {
     if (!tensor.per_rank) {
       if (group.rank() == 0) out.push_back({tensor.name, tensor.value.detach().clone()});
       continue;
     }
-    at::Tensor all = at::empty(stacked_shape(tensor.value, group.world_size()), tensor.value.options());
-    group.all_gather(bytes_of(tensor.value.contiguous()), mutable_bytes_of(all));
+    at::Tensor all;
+    if (simulated) {
+      all = simulated->stacked(tensor.name).clone();
+    } else {
+      all = at::empty(stacked_shape(tensor.value, group.world_size()), tensor.value.options());
+      group.all_gather(bytes_of(tensor.value.contiguous()), mutable_bytes_of(all));
+    }
     if (group.rank() == 0)
       out.push_back({tensor.name, worker_state == "folded" ? mean_in_order(all).unsqueeze(0) : all});
   }
@@ -143,14 +148,20 @@ void check_optimizer_state(const SafetensorsFile& file, const std::string& place
 }
 
 bool restore_optimizer_state(const SafetensorsFile& file, Optimizer& optimizer, const ProcessGroup& group,
-                             int saved_world_size) {
+                             int saved_world_size, WorkerMemories* simulated) {
   bool folded = false;
   for (const StateTensor& tensor : optimizer.state()) {
     const TensorView& view = *file.find(tensor.name);
     // A file's data need not be aligned, so it is copied before it is read as numbers.
     const at::Tensor saved = at::empty(view.shape, at::kFloat);
     std::memcpy(saved.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
-    if (saved.sizes() == tensor.value.sizes()) {
+    const bool plain = saved.sizes() == tensor.value.sizes();
+    if (tensor.per_rank && simulated) {
+      at::Tensor& all = simulated->stacked(tensor.name);
+      const bool same = !plain && saved.sizes() == all.sizes() && saved.size(0) == saved_world_size;
+      all.copy_(plain || same ? saved : mean_in_order(saved));
+      folded = folded || !(plain || same);
+    } else if (plain) {
       tensor.value.copy_(saved);
     } else if (saved.size(0) == saved_world_size && saved_world_size == group.world_size()) {
       tensor.value.copy_(saved[group.rank()]);

@@ -11,6 +11,7 @@
 #include "steepest/model/safetensors.h"
 #include "steepest/optim/optimizer.h"
 #include "steepest/train/checkpoint.h"
+#include "steepest/train/worker_memories.h"
 
 namespace steepest {
 
@@ -38,17 +39,18 @@ nlohmann::ordered_json trainer_json(const TrainerState& state, const RunConfig& 
 TrainerJson parse_trainer_json(const std::string& text, const std::string& place);
 
 /// Copies of all state tensors for rank 0 to write. Per-rank tensors are stacked along a new first dimension ("exact")
-/// or replaced by their mean over ranks in rank order ("folded"); the live state is not changed. Collective.
+/// or replaced by their mean over ranks in rank order ("folded"); the live state is not changed. `simulated`: where
+/// those of all workers are, if one process has them. Collective.
 std::vector<NamedTensor> collect_optimizer_state(Optimizer& optimizer, ProcessGroup& group,
-                                                 const std::string& worker_state);
+                                                 const std::string& worker_state, WorkerMemories* simulated = nullptr);
 
 /// Throws Error when a tensor is missing or has another shape, before anything is changed.
 void check_optimizer_state(const SafetensorsFile& file, const std::string& place, Optimizer& optimizer,
                            int saved_world_size);
 
 /// Copies the file's tensors into the optimizer: this rank's slice if the number of ranks is the saved one, else the
-/// mean. Returns whether some tensor is such a mean.
+/// mean; the same for each of the workers of `simulated`. Returns whether some tensor is such a mean.
 bool restore_optimizer_state(const SafetensorsFile& file, Optimizer& optimizer, const ProcessGroup& group,
-                             int saved_world_size);
+                             int saved_world_size, WorkerMemories* simulated = nullptr);
 
 }  // namespace steepest

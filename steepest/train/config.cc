@@ -4,6 +4,7 @@
 #include <map>
 
 #include "steepest/base/error.h"
+#include "steepest/optim/axes.h"
 
 namespace steepest {
 namespace {
@@ -109,6 +110,18 @@ const std::vector<Key<DistributedSection>>& distributed_keys() {
                 "steps between hash checks of the replicas; 0 is off"),
       text<S>("listen", &S::listen, {},
               "interface or address of this machine to accept other ranks on; else the one towards the master"),
+      flag<S>("byzantine", &S::byzantine,
+              "votes that ranks which lie cannot split: everybody counts all votes and compares what came from whom"),
+      number<S>("simulated_workers", &S::simulated_workers, 0, 1024,
+                "logical workers that one process runs in turn, with the results of as many ranks; 0 is off"),
+      number<S>("heterogeneity", &S::heterogeneity, 0, 1,
+                "share of its windows that a simulated worker takes from its own part of the training text, the rest "
+                "from everywhere"),
+      number<S>("adversaries", &S::adversaries, 0, 1023,
+                "simulated workers, the last ones, that send something else than they should"),
+      text<S>("adversary", &S::adversary, {"invert", "random", "stuck", "drop"},
+              "what they do to the signs that they send: invert them, draw them at random, always minus; or send "
+              "nothing"),
   };
   return table;
 }
@@ -232,6 +245,59 @@ void refuse_contradictions(const RunConfig& config) {
              "\" nobody votes; use \"skip\" or \"refuse\"");
 }
 
+// Keys of simulated workers without them, and what one process cannot play for several.
+void refuse_simulation(const RunConfig& config) {
+  const DistributedSection& d = config.distributed;
+  const DistributedSection defaults;
+  if (d.simulated_workers == 0) {
+    const char* const alone = d.heterogeneity != 0                ? "heterogeneity"
+                              : d.adversaries != 0                ? "adversaries"
+                              : d.adversary != defaults.adversary ? "adversary"
+                                                                  : nullptr;
+    if (alone)
+      fail_key(concat("[distributed] ", alone),
+               "concerns simulated workers, and there are none; set simulated_workers");
+    return;
+  }
+  const std::string place = "[distributed] simulated_workers";
+  if (config.optimizer.step == "alias")
+    fail_key(place, "is ", d.simulated_workers,
+             ", but step \"alias\" measures one step size of one process or of real ranks; remove one of the two");
+  for (const Role role : kRoles)
+    if (find_memory(config.optimizer.role(role).memory).owns_gradient)
+      fail_key(place, "is ", d.simulated_workers, ", but memory \"", config.optimizer.role(role).memory,
+               "\" keeps its momentum in the gradients, which the workers fill in turn; use another memory");
+  if (d.adversaries >= d.simulated_workers)
+    fail_key("[distributed] adversaries", "is ", d.adversaries, " of ", d.simulated_workers,
+             " simulated workers; at least one must be honest");
+  if (d.adversaries == 0 && d.adversary != defaults.adversary)
+    fail_key("[distributed] adversary", "is \"", d.adversary, "\", but adversaries is 0; set it or remove this");
+  if (d.aggregate == "ef-mean" && d.adversaries > 0 && d.adversary == "drop")
+    fail_key("[distributed] adversary",
+             "is \"drop\", but aggregate \"ef-mean\" needs every worker; use \"mean\" or \"vote\"");
+}
+
+void refuse_byzantine(const RunConfig& config) {
+  const DistributedSection& d = config.distributed;
+  if (!d.byzantine) return;
+  const std::string place = "[distributed] byzantine";
+  if (d.simulated_workers > 0)
+    fail_key(place, "is for messages between real ranks, and simulated_workers is ", d.simulated_workers,
+             "; remove one of the two");
+  if (d.aggregate != "vote")
+    fail_key(place, "is true, but in aggregate \"", d.aggregate,
+             "\" a single rank can change the result by any amount; use \"vote\"");
+  if (config.train.non_finite != "abstain")
+    fail_key(place, "is true, but with [train] non_finite = \"", config.train.non_finite,
+             "\" one rank that claims a bad gradient could stop all others; use \"abstain\"");
+  if (config.train.clip_norm > 0)
+    fail_key(place, "is true, but [train] clip_norm scales by a norm that any rank can invent; set it to 0");
+  for (const Role role : kRoles)
+    if (!is_sign(config.optimizer.role(role)))
+      fail_key(place, "is true, but role ", role_name(role), " has direction \"", config.optimizer.role(role).direction,
+               "\" and is averaged, not voted on; give it the direction \"sign\"");
+}
+
 }  // namespace
 
 RunConfig build_config(std::span<const Assignment> assignments) {
@@ -261,6 +327,8 @@ RunConfig build_config(std::span<const Assignment> assignments) {
   config.optimizer.seed = static_cast<std::uint64_t>(config.train.seed);
   validate(config.optimizer);
   refuse_contradictions(config);
+  refuse_simulation(config);
+  refuse_byzantine(config);
   return config;
 }
 

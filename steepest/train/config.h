@@ -64,6 +64,11 @@ struct DistributedSection {
   std::int64_t timeout = 300;
   std::int64_t replica_check_every = 100;
   std::string listen;
+  bool byzantine = false;
+  std::int64_t simulated_workers = 0;  ///< 0: none
+  double heterogeneity = 0;
+  std::int64_t adversaries = 0;
+  std::string adversary = "invert";
 };
 
 /// The merged configuration of one run.

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "steepest/comm/feedback_mean.h"
+#include "steepest/comm/sequential_feedback.h"
 #include "steepest/model/safetensors.h"
 #include "steepest/optim/parameter.h"
 #include "steepest/train/checkpoint_state.h"
@@ -20,6 +21,10 @@ namespace steepest {
 std::vector<NamedTensor> collect_feedback_state(const FeedbackMean& feedback, std::span<const Parameter> parameters,
                                                 ProcessGroup& group, const std::string& worker_state);
 
+/// The same of workers that one process has.
+std::vector<NamedTensor> collect_feedback_state(const SequentialFeedbackMean& feedback,
+                                                std::span<const Parameter> parameters, const std::string& worker_state);
+
 /// Throws Error when a tensor is missing or has another shape, and when there are residuals but no `feedback` (null) to
 /// take them: what they owe would be lost.
 void check_feedback_state(const SafetensorsFile& file, const std::string& place, std::span<const Parameter> parameters,
@@ -29,5 +34,7 @@ void check_feedback_state(const SafetensorsFile& file, const std::string& place,
 /// none.
 void restore_feedback_state(const SafetensorsFile& file, std::span<const Parameter> parameters,
                             const ProcessGroup& group, int saved_world_size, double last_eta, FeedbackMean& feedback);
+void restore_feedback_state(const SafetensorsFile& file, std::span<const Parameter> parameters, int saved_world_size,
+                            double last_eta, SequentialFeedbackMean& feedback);
 
 }  // namespace steepest

@@ -28,6 +28,7 @@ std::string overlap_obstacle(const Optimizer& optimizer, const ProcessGroup& gro
   if (!bits) return "";
   if (config.train.clip_norm > 0) return "clipping needs the norm of the whole gradient first";
   if (config.train.non_finite == "abstain") return "who abstains must be known before votes are counted";
+  if (config.distributed.byzantine) return "ranks compare what they have received before votes are counted";
   if (config.distributed.vote_per == "machine") return "machines take the mean of their ranks first";
   if (config.distributed.zero == "zero") return "votes have two planes";
   if (!optimizer.packs_in_parts()) return "a memory or the step rule needs whole gradients before the vote";

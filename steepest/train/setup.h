@@ -33,9 +33,10 @@ Llama make_model(const RunConfig& config, const RunData& data);
 /// All ranks must agree on version, recipe, model and data; Error naming what differs.
 void require_agreement(ProcessGroup& group, const RunConfig& config, const Llama& model, const Loader& loader);
 
-/// Start-up tables: configuration, parameter groups, memory (`feedback_bytes`: what error feedback remembers).
+/// Start-up tables: configuration, parameter groups, memory (`worker_bytes`: what error feedback and
+/// simulated workers remember).
 std::string start_tables(const RunConfig& config, const Llama& model, const Optimizer& optimizer,
-                         std::uint64_t feedback_bytes, const Loader& loader, const ProcessGroup& group);
+                         std::uint64_t worker_bytes, const Loader& loader, const ProcessGroup& group);
 
 /// Where the recipe asks for something that has no effect (clipping under scale-invariant directions); empty if
 /// nowhere.

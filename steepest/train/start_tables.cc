@@ -4,6 +4,7 @@
 #include "steepest/base/error.h"
 #include "steepest/optim/axes.h"
 #include "steepest/train/setup.h"
+#include "steepest/train/simulation.h"
 
 namespace steepest {
 namespace {
@@ -23,7 +24,7 @@ std::string row(std::string_view name, const std::string& value) {
 }  // namespace
 
 std::string start_tables(const RunConfig& config, const Llama& model, const Optimizer& optimizer,
-                         std::uint64_t feedback_bytes, const Loader& loader, const ProcessGroup& group) {
+                         std::uint64_t worker_bytes, const Loader& loader, const ProcessGroup& group) {
   std::int64_t parameters = 0;
   double weights = 0;
   for (const Parameter& parameter : model.parameters()) {
@@ -32,7 +33,8 @@ std::string start_tables(const RunConfig& config, const Llama& model, const Opti
   }
   const TrainSection& train = config.train;
   const std::int64_t windows = train.batch_tokens / config.data.sequence_length;
-  const std::int64_t per_rank = windows / group.world_size();
+  const int workers = worker_count(config, group);
+  const std::int64_t per_rank = windows / workers;
   const std::int64_t micro = std::min(train.micro_batch_size, per_rank);
 
   std::string out = "Run\n";
@@ -42,16 +44,16 @@ std::string start_tables(const RunConfig& config, const Llama& model, const Opti
                             static_cast<double>(train.batch_tokens) * static_cast<double>(train.max_steps) /
                                 static_cast<double>(loader.tokens()),
                             " epochs"));
-  const bool even = windows % group.world_size() == 0;
-  out += row(
-      "batch",
-      even ? concat(train.batch_tokens, " tokens = ", group.world_size(), " rank(s) x ", (per_rank + micro - 1) / micro,
-                    " micro-batches x ", micro, " windows x ", config.data.sequence_length, " tokens")
-           : concat(train.batch_tokens, " tokens = ", windows, " windows x ", config.data.sequence_length, " tokens; ",
-                    group.world_size(), " rank(s) take ", per_rank, " or ", per_rank + 1, " windows each"));
+  const bool even = windows % workers == 0;
+  const char* const who = simulates(config) ? " simulated workers" : " rank(s)";
+  out +=
+      row("batch", even ? concat(train.batch_tokens, " tokens = ", workers, who, " x ", (per_rank + micro - 1) / micro,
+                                 " micro-batches x ", micro, " windows x ", config.data.sequence_length, " tokens")
+                        : concat(train.batch_tokens, " tokens = ", windows, " windows x ", config.data.sequence_length,
+                                 " tokens; ", workers, who, " take ", per_rank, " or ", per_rank + 1, " windows each"));
   out += row("steps", concat(train.max_steps, ", ", train.schedule, ", warm-up ", train.warmup_steps));
   out += row("precision", train.precision);
-  if (group.world_size() > 1) out += row("aggregate", config.distributed.aggregate);
+  if (workers > 1) out += row("aggregate", config.distributed.aggregate);
   out += "\nParameter groups\n" + optimizer.table();
 
   const double gradients = 4.0 * static_cast<double>(parameters);
@@ -60,9 +62,9 @@ std::string start_tables(const RunConfig& config, const Llama& model, const Opti
   out += row("weights", mebibytes(weights));
   out += row("gradients", mebibytes(gradients));
   out += row("optimizer state", mebibytes(state));
-  const auto feedback = static_cast<double>(feedback_bytes);
-  if (feedback > 0) out += row("error feedback", mebibytes(feedback));
-  out += row("sum", mebibytes(weights + gradients + state + feedback));
+  const auto of_workers = static_cast<double>(worker_bytes);
+  if (of_workers > 0) out += row(simulates(config) ? "workers" : "error feedback", mebibytes(of_workers));
+  out += row("sum", mebibytes(weights + gradients + state + of_workers));
   return out;
 }
 

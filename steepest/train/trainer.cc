@@ -18,6 +18,7 @@
 #include "steepest/train/metrics.h"
 #include "steepest/train/schedule.h"
 #include "steepest/train/setup.h"
+#include "steepest/train/simulation.h"
 #include "steepest/train/slow_ranks.h"
 #include "steepest/train/step.h"
 
@@ -84,7 +85,7 @@ class Run {
       validation_.emplace(shards, config_.data.sequence_length, model_->config().vocab_size);
     require_agreement(*group_, config_, *model_, *loader_);
     optimizer_.emplace(config_.optimizer, model_->parameters(),
-                       group_->world_size() > 1 && config_.distributed.aggregate == "vote", group_->rank());
+                       worker_count(config_, *group_) > 1 && config_.distributed.aggregate == "vote", group_->rank());
     steps_.emplace(*model_, *optimizer_, *loader_, *group_, config_);
     writer_.emplace(out_, data_.tokenizer, config_, *group_);
     resume(request);
@@ -95,7 +96,7 @@ class Run {
       create_folder();
       write_file_atomic(out_ / "recipe.toml", to_toml(config_));
       metrics_.emplace(out_, state_.step + 1);
-      say(start_tables(config_, *model_, *optimizer_, steps_->aggregate().state_bytes(), *loader_, *group_));
+      say(start_tables(config_, *model_, *optimizer_, steps_->worker_state_bytes(), *loader_, *group_));
       if (const std::string& note = steps_->aggregate().note(); !note.empty()) say(note);
       if (const std::string warnings = warnings_for(config_); !warnings.empty()) say(warnings);
       if (!resumed_from_.empty()) say(concat("resumed from ", resumed_from_.string(), " after step ", state_.step));
@@ -111,12 +112,12 @@ class Run {
       const bool last = state_.step == config_.train.max_steps;
       const std::int64_t every = config_.checkpoint.every;
       saved = last || stop || (every > 0 && state_.step % every == 0);
-      if (saved) writer_->save(*model_, *optimizer_, steps_->aggregate().feedback(), state_);
+      if (saved) writer_->save(*model_, *optimizer_, worker_parts(), state_);
       if (!stop || last) continue;
       finish();
       return Outcome::Stopped;
     }
-    if (!saved) writer_->save(*model_, *optimizer_, steps_->aggregate().feedback(), state_);
+    if (!saved) writer_->save(*model_, *optimizer_, worker_parts(), state_);
     finish();
     return Outcome::Finished;
   }
@@ -153,9 +154,11 @@ class Run {
       folder = *inside;  // a run folder was named: its newest checkpoint
     }
     require_equal(*group_, "checkpoint to resume from", folder.filename().string());
-    state_ = load_checkpoint(folder, *model_, *optimizer_, steps_->aggregate().feedback(), *group_, config_);
+    state_ = load_checkpoint(folder, *model_, *optimizer_, worker_parts(), *group_, config_);
     resumed_from_ = folder;
   }
+
+  WorkerParts worker_parts() { return {steps_->aggregate().feedback(), steps_->simulation()}; }
 
   bool one_step() {
     const auto start = std::chrono::steady_clock::now();
@@ -167,12 +170,16 @@ class Run {
     state_.updates = optimizer_->updates();
     state_.tokens += static_cast<std::uint64_t>(config_.train.batch_tokens);
     count_skips(report);
+    // The same liars at every step are one piece of news.
+    if (report.distrust != distrust_ && !report.distrust.empty())
+      say(concat("warning: step ", state_.step, ": ", report.distrust));
+    distrust_ = report.distrust;
     if (const auto warning = optimizer_->take_warning()) say("warning: " + *warning);
     const double own_ms = seconds_since(start) * 1e3 - report.exposed_ms;
     const std::int64_t check_every = config_.distributed.replica_check_every;
     if (group_->world_size() > 1 && check_every > 0 && state_.step % check_every == 0) check_weights();
     if (const auto slow = slow_ranks_.add(state_.step, own_ms)) say(concat("warning: step ", state_.step, ": ", *slow));
-    const std::uint64_t sent = steps_->aggregate().bytes_sent() - sent_before;
+    const std::uint64_t sent = steps_->aggregate().bytes_sent() - sent_before + report.simulated_bytes;
     const double seconds = seconds_since(start);
     timer_.add(seconds);
     const std::optional<double> val_loss = evaluate_if_due();
@@ -185,7 +192,8 @@ class Run {
       state_.consecutive_skips = 0;
       if (!report.non_finite_place.empty())
         say(concat("warning: step ", state_.step, ": ", report.non_finite_place,
-                   " is not finite; that rank did not count"));
+                   simulates(config_) ? " is not finite; that worker did not count"
+                                      : " is not finite; that rank did not count"));
       return;
     }
     ++state_.skipped_steps;
@@ -197,7 +205,7 @@ class Run {
     if (state_.consecutive_skips > kMostConsecutiveSkips)
       fail(concat("step ", state_.step), report.non_finite_place, " is not finite, as in the ", kMostConsecutiveSkips,
            " steps before; lower the learning rate or look at the data");
-    say("warning: " + what + "; the step was skipped on all ranks");
+    say("warning: " + what + "; the step was skipped on all " + (simulates(config_) ? "workers" : "ranks"));
   }
 
   void check_weights() {
@@ -236,8 +244,7 @@ class Run {
         {"perf/step_ms", seconds * 1e3},
         {"perf/optimizer_ms", report.optimizer_ms},
         {"mem/peak_bytes", peak_resident_bytes()},
-        {"mem/optimizer_state_bytes",
-         static_cast<double>(optimizer_->state_bytes() + steps_->aggregate().state_bytes())},
+        {"mem/optimizer_state_bytes", static_cast<double>(optimizer_->state_bytes() + steps_->worker_state_bytes())},
         {"comm/bytes_sent", static_cast<double>(sent)},
         {"comm/ms", report.comm_ms},
         {"comm/exposed_ms", report.exposed_ms},
@@ -289,6 +296,7 @@ class Run {
   std::optional<MetricsWriter> metrics_;
   TrainerState state_;
   fs::path resumed_from_;
+  std::string distrust_;
   StepTimer timer_;
   SlowRanks slow_ranks_{*group_};
 };
