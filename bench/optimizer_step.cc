@@ -48,7 +48,7 @@ void* bench_tensors(std::size_t count, float** weights, float** gradients, float
                     const std::size_t* sizes) {
   auto* const list = new WorkList;
   for (std::size_t i = 0; i < count; ++i)
-    list->add(Role::Matrix, {weights[i], gradients[i], first[i], second[i], sizes[i]});
+    list->add(i, Role::Matrix, {weights[i], gradients[i], first[i], second[i], sizes[i]});
   return list;
 }
 

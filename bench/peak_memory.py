@@ -1,4 +1,5 @@
-"""Peak resident memory of training: steepest with signsgd against Hugging Face with fused AdamW, both in bf16 under tcmalloc.
+"""Peak resident memory of training: steepest with signsgd, with fp32 and with bf16 weights, against Hugging Face with fused
+AdamW; all with bf16 products under tcmalloc.
 
     .venv/bin/python bench/peak_memory.py [--model llama-60m] [--vocab 32000] [--repetitions 3]
 
@@ -70,6 +71,7 @@ def main():
     parser.add_argument("--model", default="llama-60m", choices=SHAPES)
     parser.add_argument("--vocab", type=int, default=32000)
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--no-peer", action="store_true", help="steepest's two sides alone")
     options = parser.parse_args()
     hidden, inner, heads, layers = SHAPES[options.model]
     parameters = 2 * options.vocab * hidden + layers * (4 * hidden**2 + 3 * hidden * inner + 2 * hidden) + hidden
@@ -83,15 +85,23 @@ def main():
             f"micro_batch_size = {BATCH}\nmax_steps = {STEPS}\n[eval]\nevery = 0\ntokens = 256\n"
         )
         peer = [sys.executable, "-c", PEER, *map(str, (hidden, inner, heads, layers, options.vocab, BATCH, LENGTH, STEPS))]
-        sides = {"steepest": [], "peer": []}
+        sides = {"steepest": [], "steepest, bf16 weights": [], "peer": []}
         for repetition in range(options.repetitions):
-            run = [str(ROOT / "build/steepest"), "train", str(folder / "recipe.toml"), "--out", str(folder / f"run{repetition}")]
-            sides["steepest"].append(peak_mib(run))
-            sides["peer"].append(peak_mib(peer, {"LD_PRELOAD": tcmalloc()}))
+            for precision, name in (("bf16", "steepest"), ("bf16-weights", "steepest, bf16 weights")):
+                out = folder / f"{precision}{repetition}"
+                run = [ROOT / "build/steepest", "train", folder / "recipe.toml", "--out", out, "--train.precision", precision]
+                sides[name].append(peak_mib([str(part) for part in run]))
+            if not options.no_peer:
+                sides["peer"].append(peak_mib(peer, {"LD_PRELOAD": tcmalloc()}))
+        median = {name: statistics.median(peaks) for name, peaks in sides.items() if peaks}
+        for name in median:
+            print(f"{name:22} peak {median[name]:8.0f} MiB  (min {min(sides[name]):.0f}, max {max(sides[name]):.0f})")
+        narrow = median["steepest"] - median["steepest, bf16 weights"]
+        print(f"bf16 weights save {narrow:.0f} MiB; 2 bytes per parameter are {2 * parameters / 2**20:.0f} MiB")
+        if options.no_peer:
+            return
         expected = (8 * parameters + 4 * BATCH * LENGTH * options.vocab) / 2**20
-        for name, peaks in sides.items():
-            print(f"{name:9} peak {statistics.median(peaks):8.0f} MiB  (min {min(peaks):.0f}, max {max(peaks):.0f})")
-        saved = statistics.median(sides["peer"]) - statistics.median(sides["steepest"])
+        saved = median["peer"] - median["steepest"]
         print(f"saved {saved:.0f} MiB; AdamW's state and one fp32 copy of the logits are {expected:.0f} MiB")
 
 

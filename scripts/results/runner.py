@@ -7,6 +7,7 @@ else the machine does; times do, so they are not taken here.
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -57,9 +58,7 @@ class Runner:
                 if row is None:
                     self.refused += 1
                     continue
-                self.done[row["key"]] = row
-                with open(self.log, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                self.keep(row)
                 print(f"{row['key']}: {row['val_loss'] if row['val_loss'] is not None else row['failure']}", flush=True)
         return self.rows(experiments)
 
@@ -83,31 +82,61 @@ class Runner:
                       "step_size": metrics[-1]["opt/step_size"],
                       "curve": [(m["step"], round(m["train/loss"], 4)) for m in metrics if m["train/loss"] is not None]}
 
-    def train(self, experiment, steps, threads, log_every=50):
-        """(rows of metrics, None) of a run, or (None, why) when the loss or a gradient stopped being finite."""
+    def search(self, experiment):
+        """The step size that `steepest tune --sos-fast` finds for an experiment without one; None without time for it."""
+        key = f"search/{experiment.key}"
+        if key not in self.done:
+            if time.monotonic() > self.deadline:
+                self.refused += 1
+                return None
+            out = self.folder / key.replace("/", "_")
+            text, flags = self.recipe(experiment, experiment.shape.steps, threads=self.workers, log_every=50)
+            found = self.call(["tune", "--sos-fast"], out, text, flags, self.workers)
+            if found.returncode != 0:
+                raise SystemExit(found.stderr)
+            shutil.rmtree(out, ignore_errors=True)
+            lr = float(re.search(r"^lr = (\S+)$", found.stdout, re.MULTILINE).group(1))
+            self.keep({"key": key, "val_loss": None, "failure": None, "lr": lr, "commit": self.commit, "log": found.stdout})
+        return self.done[key]["lr"]
+
+    def keep(self, row):
+        self.done[row["key"]] = row
+        with open(self.log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def recipe(self, experiment, steps, threads, log_every):
+        """The recipe that all experiments share, and the flags that make it this one."""
         flags = {"optimizer.method": experiment.method, "train.batch-tokens": experiment.shape.batch_tokens,
                  "train.max-steps": steps, "train.warmup-steps": int(steps * WARMUP_SHARE), "train.seed": experiment.seed,
                  "train.threads": threads, "train.log-every": log_every}
-        flags |= {f"optimizer.{key.replace('_', '-')}": value for key, value in experiment.settings}
-        return self.launch(experiment.key, RECIPE.format(shape=experiment.shape.name, data=self.data), flags, threads)
+        for key, value in experiment.settings:
+            place = key if key.startswith("train.") else f"optimizer.{key}"
+            flags[place.replace("_", "-")] = value
+        return RECIPE.format(shape=experiment.shape.name, data=self.data), flags
+
+    def call(self, verb, out, text, flags, threads):
+        """Runs the program on a recipe given as text, with flags, in a new folder `out`."""
+        shutil.rmtree(out, ignore_errors=True)
+        recipe = out.with_suffix(".toml")
+        recipe.write_text(text, encoding="utf-8")
+        words = [self.program, *verb, recipe, "--out", out] + [word for key, value in flags.items() for word in (f"--{key}", value)]
+        result = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False,
+                                env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+        recipe.unlink()
+        return result
+
+    def train(self, experiment, steps, threads, log_every=50):
+        """(rows of metrics, None) of a run, or (None, why) when the loss or a gradient stopped being finite."""
+        return self.launch(experiment.key, *self.recipe(experiment, steps, threads, log_every), threads)
 
     def launch(self, key, text, flags, threads):
         """The same of any recipe, given as text and as flags."""
-        name = key.replace("/", "_")
-        out = self.folder / name
-        shutil.rmtree(out, ignore_errors=True)
-        recipe = self.folder / f"{name}.toml"
-        recipe.write_text(text, encoding="utf-8")
-        command = [self.program, "train", recipe, "--out", out]
-        for flag, value in flags.items():
-            command += [f"--{flag}", str(value)]
-        result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False,
-                                env=os.environ | {"OMP_NUM_THREADS": str(threads)})
-        recipe.unlink()
+        out = self.folder / key.replace("/", "_").replace(".", "_")
+        result = self.call(["train"], out, text, flags, threads)
         if result.returncode != 0:
             failure = (result.stderr.strip().splitlines() or ["no message"])[-1]
             if "not finite" not in failure:
-                raise SystemExit(f"{' '.join(map(str, command))}\n{failure}")
+                raise SystemExit(f"{result.args}\n{failure}")
             return None, failure
         metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         shutil.rmtree(out, ignore_errors=True)

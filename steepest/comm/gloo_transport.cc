@@ -1,21 +1,17 @@
 // Messages between processes: the point-to-point operations of c10d's ProcessGroupGloo, which the torch wheel carries.
 // The wheel lacks Gloo's headers; private/ declares the few types that c10d's header names (this is its only user).
 #include <ATen/ops/from_blob.h>
-#include <arpa/inet.h>
-#include <ifaddrs.h>
-#include <netdb.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <c10/util/Logging.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
 #include <cstdlib>
 #include <future>
-#include <set>
 #include <thread>
 
 #include "steepest/base/error.h"
+#include "steepest/comm/last_words.h"
+#include "steepest/comm/listen.h"
 #include "steepest/comm/rendezvous.h"
 #include "steepest/comm/transport.h"
 
@@ -34,67 +30,16 @@ void quiet_c10d_logging() {
   if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = kFatalOnly;
 }
 
-void check_interface(const std::string& name) {
-  ifaddrs* first = nullptr;
-  if (getifaddrs(&first) != 0) return;
-  std::set<std::string> known;
-  for (const ifaddrs* entry = first; entry; entry = entry->ifa_next) {
-    const bool internet =
-        entry->ifa_addr && (entry->ifa_addr->sa_family == AF_INET || entry->ifa_addr->sa_family == AF_INET6);
-    if (internet) known.insert(entry->ifa_name);
-  }
-  freeifaddrs(first);
-  if (known.contains(name)) return;
-  std::string list;
-  for (const std::string& other : known) list += (list.empty() ? "" : ", ") + other;
-  fail_usage("distributed", "environment variable GLOO_SOCKET_IFNAME is \"", name,
-             "\", which is no interface with an address on this machine; it has ", list);
-}
-
-// The address from which this machine reaches the master: peers that meet there can reach it too. Resolving the own
-// host name instead gives 127.0.1.1 on Debian.
-std::string address_towards(const std::string& host, int port) {
-  addrinfo hints{};
-  hints.ai_socktype = SOCK_DGRAM;
-  addrinfo* found = nullptr;
-  if (getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found) != 0) return {};
-  std::string result;
-  for (const addrinfo* entry = found; entry && result.empty(); entry = entry->ai_next) {
-    const int descriptor = socket(entry->ai_family, entry->ai_socktype | SOCK_CLOEXEC, 0);
-    if (descriptor < 0) continue;
-    sockaddr_storage own{};
-    socklen_t size = sizeof own;
-    char text[NI_MAXHOST];
-    // Connecting a datagram socket sends nothing; it only chooses the route.
-    if (::connect(descriptor, entry->ai_addr, entry->ai_addrlen) == 0 &&
-        getsockname(descriptor, reinterpret_cast<sockaddr*>(&own), &size) == 0 &&
-        getnameinfo(reinterpret_cast<sockaddr*>(&own), size, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0)
-      result = text;
-    ::close(descriptor);
-  }
-  freeaddrinfo(found);
-  return result;
-}
-
-Device listening_device(const Launch& launch) {
-  if (const char* interface = std::getenv("GLOO_SOCKET_IFNAME"); interface && *interface) {
-    check_interface(interface);
-    return ProcessGroupGloo::createDeviceForInterface(interface);
-  }
-  if (launch.local_world_size == launch.world_size) return ProcessGroupGloo::createDeviceForHostname("127.0.0.1");
-  const std::string own = address_towards(launch.master_addr, launch.master_port);
-  return own.empty() ? ProcessGroupGloo::createDefaultDevice() : ProcessGroupGloo::createDeviceForHostname(own);
-}
-
-// One clause out of Gloo's "[file:line] Reason. Advice" texts.
-std::string reason_of(const std::exception& error, std::chrono::seconds timeout) {
+// What has become of the peer, from Gloo's "[file:line] Reason. Advice" texts.
+PeerError peer_error(std::size_t rank, const std::exception& error, std::chrono::seconds timeout) {
+  const int peer = static_cast<int>(rank);
   std::string text = error.what();
   text = text.substr(0, text.find('\n'));
   if (text.find("imed out") != std::string::npos || text.find("imeout") != std::string::npos)
-    return concat("sent nothing for ", timeout.count(), " s (stopped, hanging or cut off)");
+    return {peer, concat("sent nothing for ", timeout.count(), " s (stopped, hanging or cut off)"), true};
   if (text.starts_with('[')) text.erase(0, std::min(text.find("] ") + 2, text.size()));
   if (const std::size_t end = text.find(". "); end != std::string::npos) text.resize(end);
-  return concat("is gone (", text, ')');
+  return {peer, concat("is gone (", text, ')')};
 }
 
 class GlooTransport : public Transport {
@@ -102,20 +47,22 @@ class GlooTransport : public Transport {
   GlooTransport(const Launch& launch, std::chrono::seconds timeout)
       : rank_(static_cast<std::size_t>(launch.rank)), timeout_(timeout) {
     const Clock::time_point deadline = Clock::now() + timeout;
-    const Device device = listening_device(launch);
-    const c10::intrusive_ptr<c10d::Store> store = meet(launch, timeout);
-    const auto options = ProcessGroupGloo::Options::create(
-        std::max(std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()),
-                 std::chrono::milliseconds(1000)));
-    options->devices = {device};
-    options->threads = 1;  // point-to-point operations run on the device's thread
-    try {
-      group_ = c10::make_intrusive<ProcessGroupGloo>(store, launch.rank, launch.world_size, options);
-    } catch (const std::exception&) {
-      fail("distributed", "rank ", launch.rank, " of ", launch.world_size,
-           " could not connect to all other ranks; set GLOO_SOCKET_IFNAME to the interface between the machines");
-    }
+    const std::string chosen = listening_address(launch);
+    const Meeting meeting = meet(launch, chosen, timeout);
+    store_ = meeting.store;
+    key_ = meeting.key;
+    address_ = chosen.empty() ? listening_address(launch) : chosen;
+    last_words_ = std::make_shared<LastWords>(address_, launch.rank, key_);
+    exchange_contacts(*store_, launch);
+    connect(launch.rank, launch.world_size,
+            std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()));
   }
+
+  std::unique_ptr<Transport> split(const std::string& name, int place, int size) override {
+    return std::unique_ptr<Transport>(new GlooTransport(*this, name, place, size));
+  }
+
+  LastWords* last_words() override { return last_words_.get(); }
 
   void exchange(std::span<const std::span<const std::byte>> outgoing,
                 std::span<const std::span<std::byte>> incoming) override {
@@ -134,17 +81,79 @@ class GlooTransport : public Transport {
   }
 
  private:
+  // A part of the ranks of `all`. Whom it lost is not passed on: the others find out in the whole group.
+  GlooTransport(const GlooTransport& all, const std::string& name, int rank, int size)
+      : rank_(static_cast<std::size_t>(rank)),
+        timeout_(all.timeout_),
+        address_(all.address_),
+        key_(all.key_),
+        store_(c10::make_intrusive<c10d::PrefixStore>(name, all.store_)) {
+    connect(rank, size, timeout_);
+  }
+
+  void connect(int rank, int size, std::chrono::milliseconds left) {
+    const Device device = ProcessGroupGloo::createDeviceForHostname(address_);
+    const auto options = ProcessGroupGloo::Options::create(std::max(left, std::chrono::milliseconds(1000)));
+    options->devices = {device};
+    options->threads = 1;  // point-to-point operations run on the device's thread
+    try {
+      group_ = c10::make_intrusive<ProcessGroupGloo>(store_, rank, size, options);
+    } catch (const std::exception&) {
+      fail("distributed", "rank ", rank, " of ", size, " could not connect to all other ranks from ", address_,
+           "; set [distributed] listen to the interface between the machines");
+    }
+    prove(static_cast<std::size_t>(size));
+  }
+
   struct Pending {
     std::size_t peer;
     c10::intrusive_ptr<c10d::Work> work;
   };
+
+  void exchange_contacts(c10d::Store& store, const Launch& launch) {
+    const auto key = [](int rank) { return concat("last_words/", rank); };
+    const std::string own = last_words_->contact();
+    store.set(key(launch.rank), std::vector<std::uint8_t>(own.begin(), own.end()));
+    std::vector<std::string> all;
+    for (int r = 0; r < launch.world_size; ++r) {
+      const std::vector<std::uint8_t> contact = store.get(key(r));
+      all.emplace_back(contact.begin(), contact.end());
+    }
+    last_words_->set_contacts(std::move(all));
+  }
+
+  // Whoever may have connected to Gloo's port: the first message each way proves that its sender knows the key.
+  void prove(std::size_t ranks) {
+    const auto proof = [&](std::size_t from, std::size_t to) {
+      const std::string pair = concat(from, " to ", to);
+      const std::string_view parts[] = {"connection", pair};
+      return hmac(key_, parts);
+    };
+    std::vector<Digest> mine(ranks), theirs(ranks);
+    std::vector<std::span<const std::byte>> outgoing(ranks);
+    std::vector<std::span<std::byte>> incoming(ranks);
+    for (std::size_t r = 0; r < ranks; ++r) {
+      mine[r] = proof(rank_, r);
+      outgoing[r] = mine[r];
+      incoming[r] = theirs[r];
+    }
+    const std::string here = concat("rank ", rank_, " of ", ranks, ", start: rank ");
+    try {
+      exchange(outgoing, incoming);
+    } catch (const PeerError& error) {
+      fail("distributed", here, error.peer, ' ', error.what(), "; see what it printed");
+    }
+    for (std::size_t r = 0; r < ranks; ++r)
+      if (r != rank_ && !same_bytes(theirs[r], proof(r, rank_)))
+        fail("distributed", here, r, " has not proved that it belongs to this job; look for strangers on the network");
+  }
 
   template <class Operation>
   void guarded(std::size_t peer, Operation&& operation) {
     try {
       operation();
     } catch (const std::exception& error) {
-      throw PeerError(static_cast<int>(peer), reason_of(error, timeout_));
+      throw peer_error(peer, error, timeout_);
     }
   }
 
@@ -165,7 +174,11 @@ class GlooTransport : public Transport {
 
   std::size_t rank_;
   std::chrono::seconds timeout_;
+  std::string address_;  ///< where this rank listens
+  Digest key_;           ///< what only the ranks of this job know
+  c10::intrusive_ptr<c10d::Store> store_;
   std::uint32_t sequence_ = 0;
+  std::shared_ptr<LastWords> last_words_;
   c10::intrusive_ptr<ProcessGroupGloo> group_;
 };
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "steepest/base/error.h"
+#include "steepest/base/files.h"
 #include "steepest/base/hash.h"
 
 namespace steepest {
@@ -17,6 +18,7 @@ namespace {
 constexpr int kMaxRanks = 1 << 20;
 constexpr int kFirstDerivedPort = 20000;  // below the ports that the system gives to outgoing connections
 constexpr int kDerivedPorts = 10000;
+constexpr std::size_t kLongestToken = 4096;
 
 // A launcher's variables. Of each list the first one that is set counts.
 struct Family {
@@ -175,6 +177,25 @@ void find_local_place(const Environment& environment, const Family& family, Laun
                " ranks of the job");
 }
 
+std::string read_token(const Environment& environment) {
+  const auto given = environment.text("STEEPEST_JOB_TOKEN");
+  const auto file = environment.text("STEEPEST_JOB_TOKEN_FILE");
+  if (given && file) fail_usage("distributed", "both STEEPEST_JOB_TOKEN and STEEPEST_JOB_TOKEN_FILE are set; set one");
+  if (!file) return given.value_or("");
+  std::string token;
+  try {
+    token = read_file(*file, kLongestToken);
+  } catch (const Error& error) {
+    fail_usage("distributed", "environment variable STEEPEST_JOB_TOKEN_FILE is \"", *file,
+               "\", which cannot be read: ", error.what());
+  }
+  token.erase(token.find_last_not_of(" \t\r\n") + 1);
+  if (token.empty())
+    fail_usage("distributed", "environment variable STEEPEST_JOB_TOKEN_FILE is \"", *file,
+               "\", which is empty; write a random line into it");
+  return token;
+}
+
 Launch read_family(const Environment& environment, const Family& family) {
   Launch launch;
   launch.source = family.source;
@@ -196,6 +217,7 @@ Launch read_family(const Environment& environment, const Family& family) {
     find_master(environment, family, one_machine, launch);
   }
   find_local_place(environment, family, launch);
+  launch.token = read_token(environment);
   launch.store_hosted = launch.world_size > 1 && environment.text("TORCHELASTIC_USE_AGENT_STORE") == "True";
   return launch;
 }

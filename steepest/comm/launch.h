@@ -20,6 +20,8 @@ struct Launch {
   int master_port = 0;        ///< 0 for one process
   bool store_hosted = false;  ///< the launcher's agent already serves the rendezvous at that address (torchrun)
   std::string source;         ///< "one process", "RANK and WORLD_SIZE", "mpirun", "srun"
+  std::string token;          ///< secret of the job, equal on all ranks; empty: anyone who reaches the ports may join
+  std::string listen;         ///< interface or address to listen on; empty: chosen by the way to the master
 };
 
 /// Looks up one environment variable; nullopt when it is not set.
@@ -28,7 +30,7 @@ using EnvironmentLookup = std::function<std::optional<std::string>(const std::st
 /// The launch as `lookup` tells it. Without MASTER_ADDR, srun gives the first host of the step and mpirun on one
 /// machine gives 127.0.0.1; without MASTER_PORT all ranks of srun and mpirun compute the same port from the job's id.
 /// Throws UsageError naming the variable and its value when one is missing, not a number, out of range or
-/// contradictory.
+/// contradictory. The job's secret is STEEPEST_JOB_TOKEN or the content of STEEPEST_JOB_TOKEN_FILE.
 Launch detect_launch(const EnvironmentLookup& lookup);
 
 /// detect_launch on the environment of this process.

@@ -14,6 +14,7 @@
 
 #include "steepest/base/error.h"
 #include "steepest/base/hash.h"
+#include "steepest/comm/listen.h"
 
 namespace steepest {
 namespace {
@@ -27,9 +28,30 @@ std::string address(const Launch& launch) {
   return concat(launch.master_addr, ':', launch.master_port);
 }
 
-std::string fresh_token() {
+std::string fresh_number() {
   std::random_device random;
-  return hex(static_cast<std::uint64_t>(random()) << 32 | random());
+  const auto half = [&] { return hex(static_cast<std::uint64_t>(random()) << 32 | random()); };
+  return half() + half();
+}
+
+Digest keyed(const Launch& launch, const std::string& what, const std::string& session, const std::string& number) {
+  const std::string size = std::to_string(launch.world_size);
+  const std::string_view parts[] = {what, session, number, size};
+  return hmac(std::as_bytes(std::span(launch.token)), parts);
+}
+
+// What only somebody who knows the secret can write in answer to a fresh number.
+std::string proof(const Launch& launch, const std::string& what, const std::string& session,
+                  const std::string& number) {
+  return hex(keyed(launch, what, session, number));
+}
+
+bool same_text(const std::string& a, const std::string& b) {
+  return same_bytes(std::as_bytes(std::span(a)), std::as_bytes(std::span(b)));
+}
+
+std::string joining(int rank) {
+  return concat("rank ", rank, " joins");
 }
 
 /// One attempt to connect; false for a refusal. A client that tries a free port of its own machine again and again may
@@ -70,13 +92,14 @@ void wait_for_master(const Launch& launch, std::chrono::seconds timeout) {
   fail_unreachable(launch, timeout);
 }
 
-Store open_store(const Launch& launch, std::chrono::seconds timeout) {
+Store open_store(const Launch& launch, const std::string& chosen, std::chrono::seconds timeout) {
   wait_for_master(launch, timeout);
   c10d::TCPStoreOptions options;
   options.port = static_cast<std::uint16_t>(launch.master_port);
   options.isServer = launch.rank == 0 && !launch.store_hosted;
   options.waitWorkers = false;
   options.timeout = timeout;
+  if (options.isServer) options.masterListenFd = bind_master(launch, chosen);  // the store closes it
   try {
     return c10::make_intrusive<c10d::TCPStore>(launch.master_addr, options);
   } catch (const std::exception& error) {
@@ -97,8 +120,9 @@ void write(const Store& store, const std::string& key, const std::string& value)
   store->set(key, std::vector<std::uint8_t>(value.begin(), value.end()));
 }
 
-// Rank r writes a token of its own; rank 0 answers each token it sees with the session it has drawn; r confirms under
-// the session's name. A token or session left by an earlier attempt matches nothing, and r replaces its own.
+// Rank r writes a fresh number; rank 0 answers each number it sees with the session it has drawn and a proof; r answers
+// with its own proof under the session's name. A number or session left by an earlier attempt matches nothing, and r
+// replaces its own.
 void gather_ranks(const Launch& launch, const Store& store, const std::string& session, Clock::time_point deadline) {
   std::vector<std::string> answered(static_cast<std::size_t>(launch.world_size));
   std::vector<int> missing;
@@ -107,11 +131,17 @@ void gather_ranks(const Launch& launch, const Store& store, const std::string& s
     std::erase_if(missing, [&](int r) {
       const std::string hello = concat("hello/", r);
       if (!store->check({hello})) return false;
-      const std::string token = read(store, hello);
+      const std::string number = read(store, hello);
       std::string& last = answered[static_cast<std::size_t>(r)];
-      if (token != last) write(store, concat("session/", token), session);
-      last = token;
-      return store->check({concat(session, "/joined/", r)});
+      if (number != last)
+        write(store, "session/" + number, session + ' ' + proof(launch, "rank 0 answers", session, number));
+      last = number;
+      const std::string joined = concat(session, "/joined/", r, '/', number);
+      if (!store->check({joined})) return false;
+      if (!same_text(read(store, joined), proof(launch, joining(r), session, number)))
+        fail("distributed", "rank 0 of ", launch.world_size, ": rank ", r,
+             " has another STEEPEST_JOB_TOKEN or number of ranks than this one; set the same for all ranks of a job");
+      return true;
     });
     if (missing.empty()) break;
     if (Clock::now() >= deadline) {
@@ -125,12 +155,12 @@ void gather_ranks(const Launch& launch, const Store& store, const std::string& s
     }
     std::this_thread::sleep_for(kPoll);
   }
-  write(store, session + "/complete", "1");
+  write(store, session + "/complete", proof(launch, "all are here", session, ""));
 }
 
 std::string join(const Launch& launch, const Store& store, Clock::time_point deadline) {
-  const std::string token = fresh_token();
-  write(store, concat("hello/", launch.rank), token);
+  const std::string number = fresh_number();
+  write(store, concat("hello/", launch.rank), number);
   const auto wait_for = [&](const std::string& key, const char* what) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
     try {
@@ -140,10 +170,20 @@ std::string join(const Launch& launch, const Store& store, Clock::time_point dea
            " in time; see what rank 0 printed");
     }
   };
-  wait_for("session/" + token, "rank 0 did not answer");
-  const std::string session = read(store, "session/" + token);
-  write(store, concat(session, "/joined/", launch.rank), "1");
+  const auto require_proof = [&](const std::string& given, const std::string& expected) {
+    if (!same_text(given, expected))
+      fail("distributed", "rank ", launch.rank, " of ", launch.world_size, ": who answers at ", address(launch),
+           " has another STEEPEST_JOB_TOKEN or number of ranks than this one; set the same for all ranks of a job");
+  };
+  wait_for("session/" + number, "rank 0 did not answer");
+  const std::string answer = read(store, "session/" + number);
+  const std::string session = answer.substr(0, answer.find(' '));
+  // Written before the answer is judged: rank 0 must learn of a wrong secret too.
+  write(store, concat(session, "/joined/", launch.rank, '/', number),
+        proof(launch, joining(launch.rank), session, number));
+  require_proof(answer, session + ' ' + proof(launch, "rank 0 answers", session, number));
   wait_for(session + "/complete", "not all ranks arrived");
+  require_proof(read(store, session + "/complete"), proof(launch, "all are here", session, ""));
   return session;
 }
 
@@ -157,14 +197,14 @@ void fail_unreachable(const Launch& launch, std::chrono::seconds timeout) {
        " within ", timeout.count(), " s; check that rank 0 runs there and that MASTER_ADDR and MASTER_PORT are right");
 }
 
-c10::intrusive_ptr<c10d::Store> meet(const Launch& launch, std::chrono::seconds timeout) {
+Meeting meet(const Launch& launch, const std::string& chosen, std::chrono::seconds timeout) {
   const Clock::time_point deadline = Clock::now() + timeout;
-  const Store store = open_store(launch, timeout);
+  const Store store = open_store(launch, chosen, timeout);
   const Store ours = c10::make_intrusive<c10d::PrefixStore>("steepest", store);
   std::string session;
   try {
     if (launch.rank == 0) {
-      session = fresh_token();
+      session = fresh_number();
       gather_ranks(launch, ours, session, deadline);
     } else {
       session = join(launch, ours, deadline);
@@ -175,7 +215,7 @@ c10::intrusive_ptr<c10d::Store> meet(const Launch& launch, std::chrono::seconds 
     fail("distributed", "rank ", launch.rank, " of ", launch.world_size, " lost the rendezvous at ", address(launch),
          "; see what rank 0 printed");
   }
-  return c10::make_intrusive<c10d::PrefixStore>(session, ours);
+  return {c10::make_intrusive<c10d::PrefixStore>(session, ours), keyed(launch, "key", session, "")};
 }
 
 }  // namespace steepest

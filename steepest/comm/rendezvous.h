@@ -1,20 +1,28 @@
 // How ranks that know only the address of rank 0 meet: a c10d store, and a handshake that no earlier attempt can
-// disturb.
+// disturb and that only those who know the job's secret can finish (docs/wire.md has it key by key).
 #pragma once
 
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
 #include <chrono>
 
+#include "steepest/base/sha256.h"
 #include "steepest/comm/launch.h"
 
 namespace steepest {
 
-/// Connects to the store at launch.master_addr:master_port (rank 0 serves it, unless launch.store_hosted) and waits for
-/// all ranks. The result is a view of the store that only the processes of this attempt share: a store that outlives a
-/// restart (torchrun's) cannot hand out stale addresses, also when the number of ranks has changed in between.
-/// Throws Error within `timeout`, naming the master or the ranks that did not arrive.
-c10::intrusive_ptr<c10d::Store> meet(const Launch& launch, std::chrono::seconds timeout);
+/// What ranks that have met share.
+struct Meeting {
+  c10::intrusive_ptr<c10d::Store> store;  ///< a view that only the processes of this attempt use
+  Digest key;                             ///< known to those who know the job's secret; new in every attempt
+};
+
+/// Connects to the store at launch.master_addr:master_port (rank 0 serves it, unless launch.store_hosted; `chosen`: see
+/// bind_master) and waits for all ranks. A store that outlives a restart (torchrun's) cannot hand out stale addresses,
+/// also when the number of ranks has changed in between. All ranks prove to rank 0, and rank 0 to them, that they know
+/// launch.token, which does not travel. Throws Error within `timeout`, naming the master, the ranks that did not arrive
+/// or those that have another token.
+Meeting meet(const Launch& launch, const std::string& chosen, std::chrono::seconds timeout);
 
 /// Throws the Error of a rank that found nobody at the master's address.
 [[noreturn]] void fail_unreachable(const Launch& launch, std::chrono::seconds timeout);

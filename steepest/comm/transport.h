@@ -18,9 +18,13 @@ namespace steepest {
 /// A peer could not be reached. ProcessGroup completes the sentence with this rank and the place.
 class PeerError : public Error {
  public:
-  PeerError(int peer, const std::string& what_happened) : Error(what_happened), peer(peer) {}
+  PeerError(int peer, const std::string& what_happened, bool silent = false)
+      : Error(what_happened), peer(peer), silent(silent) {}
   int peer;
+  bool silent;  ///< it sent nothing until the timeout
 };
+
+class LastWords;
 
 /// Messages between the ranks of one group. Not for concurrent use.
 class Transport {
@@ -33,10 +37,21 @@ class Transport {
   /// gone.
   virtual void exchange(std::span<const std::span<const std::byte>> outgoing,
                         std::span<const std::span<std::byte>> incoming) = 0;
+
+  /// Connections of their own between some of the ranks: this one is number `place` of `size`, and `name` tells the
+  /// groups of one transport apart. All members call it; throws Error within the timeout when one does not, or where
+  /// there is no such thing.
+  virtual std::unique_ptr<Transport> split(const std::string& name, int place, int size) {
+    fail("distributed", "rank ", place, " of ", size, " of ", name, " cannot have connections of its own here");
+  }
+
+  /// How the ranks tell each other whom they have lost; null where they need not.
+  virtual LastWords* last_words() { return nullptr; }
 };
 
 /// TCP connections between processes, by c10d's ProcessGroupGloo. Blocks until all ranks have met.
-/// Throws Error within `timeout` when they do not, UsageError for a wrong GLOO_SOCKET_IFNAME.
+/// Throws Error within `timeout` when they do not or when one of them has another token, UsageError for a wrong address
+/// to listen on (comm/listen.h).
 std::unique_ptr<Transport> connect_gloo(const Launch& launch, std::chrono::seconds timeout);
 
 /// Ranks that are threads of this process and copy from each other's memory: entry r belongs to the thread of rank r.

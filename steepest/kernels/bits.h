@@ -36,6 +36,12 @@ struct TernaryPlanes {
   std::uint64_t* nonzero = nullptr;
 };
 
+/// The same for readers.
+struct ConstTernaryPlanes {
+  const std::uint64_t* negative = nullptr;
+  const std::uint64_t* nonzero = nullptr;
+};
+
 /// The signs of x as two planes, else as pack_signs.
 void pack_ternary(std::span<const float> x, const TernaryPlanes& planes, std::size_t first_bit = 0,
                   float dead_zone = 0);
@@ -59,6 +65,6 @@ std::size_t differing_signs(std::span<const std::uint64_t> a, std::span<const st
 
 /// The sign of the number of +1 minus the number of -1 votes, 0 on ties and without voters. `decided` may be one of the
 /// voters.
-void vote_ternary(std::span<const TernaryPlanes> voters, std::size_t words, const TernaryPlanes& decided);
+void vote_ternary(std::span<const ConstTernaryPlanes> voters, std::size_t words, const TernaryPlanes& decided);
 
 }  // namespace steepest

@@ -124,7 +124,7 @@ struct Binary {
 // Ternary votes: two vectors each, negative and not positive. Their sum is the number of voters when positive and
 // negative votes balance.
 struct Ternary {
-  const TernaryPlanes* voters;
+  const ConstTernaryPlanes* voters;
   std::size_t count;
   std::uint64_t threshold;
   TernaryPlanes decided;
@@ -190,7 +190,7 @@ void Vote(const std::uint64_t* const* voters, std::size_t count, std::uint64_t t
   vote_words(Binary{voters, count, threshold, decided}, planes, begin, end);
 }
 
-void VoteTernary(const TernaryPlanes* voters, std::size_t count, int planes, std::size_t begin, std::size_t end,
+void VoteTernary(const ConstTernaryPlanes* voters, std::size_t count, int planes, std::size_t begin, std::size_t end,
                  const TernaryPlanes& decided) {
   vote_words(Ternary{voters, 2 * count, count, decided}, planes, begin, end);
 }
@@ -243,7 +243,7 @@ void vote(std::span<const std::uint64_t* const> voters, std::size_t words, unsig
   });
 }
 
-void vote_ternary(std::span<const TernaryPlanes> voters, std::size_t words, const TernaryPlanes& decided) {
+void vote_ternary(std::span<const ConstTernaryPlanes> voters, std::size_t words, const TernaryPlanes& decided) {
   if (voters.size() >= (std::size_t{1} << 30))
     fail("vote", "there are ", voters.size(), " voters; there may be 2^30 - 1");
   const int planes = planes_for(2 * voters.size() + 1, voters.size());

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "steepest/kernels/elementwise.h"
+
 namespace steepest {
 
 /// out[row] = factor[row] * x[row], rows of `width`.
@@ -12,6 +14,12 @@ void scale_rows(std::size_t rows, std::size_t width, const std::uint16_t* x, con
 
 /// out <- x rounded to bf16 (nearest even), n elements.
 void round_to_bf16(std::size_t n, const float* x, std::uint16_t* out);
+
+/// The same with stochastic rounding, as fused_step rounds bf16 weights. A NaN stays a NaN.
+void round_to_bf16(std::size_t n, const float* x, std::uint16_t* out, const Rounding& rounding);
+
+/// out <- x exactly, n elements.
+void widen_bf16(std::size_t n, const std::uint16_t* x, float* out);
 
 /// into += factor * x, n elements; both operations are rounded, so every instruction set gives the same bits. Coupled
 /// decay is this with the gradient and the weights.

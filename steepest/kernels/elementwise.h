@@ -104,7 +104,12 @@ void fused_pack(const MemoryNumbers& memory, const Slice& slice, std::uint64_t t
 void fused_pack(const MemoryNumbers& memory, const TypedSlice<float, Bf16>& slice, std::uint64_t t, ZeroRule rule,
                 std::uint64_t* words, std::size_t first_bit, float dead_zone = 0);
 
-/// The same as two planes (contract of pack_ternary).
+/// The same for memories with at most one state (None, Ema, Heavy, Nesterov, Lion), in a way that can be taken back:
+/// gradient <- m as it was before (None: the gradient stays), so that copying it to `first` undoes the pass.
+void fused_pack_undoable(const MemoryNumbers& memory, const Slice& slice, std::uint64_t t, ZeroRule rule,
+                         std::uint64_t* words, std::size_t first_bit, float dead_zone = 0);
+
+/// The same as fused_pack, as two planes (contract of pack_ternary).
 void fused_pack_ternary(const MemoryNumbers& memory, const Slice& slice, const TernaryPlanes& planes,
                         std::size_t first_bit, float dead_zone = 0);
 void fused_pack_ternary(const MemoryNumbers& memory, const TypedSlice<float, Bf16>& slice, const TernaryPlanes& planes,
@@ -120,11 +125,11 @@ void apply_bits(const StepNumbers& step, Bf16* weights, std::size_t size, const 
                 std::size_t first_bit, const Rounding& rounding);
 
 /// The same with V from two planes: 0 where `nonzero` is 0.
-void apply_ternary(const StepNumbers& step, float* weights, std::size_t size, const TernaryPlanes& planes,
+void apply_ternary(const StepNumbers& step, float* weights, std::size_t size, const ConstTernaryPlanes& planes,
                    std::size_t first_bit);
-void apply_ternary(const StepNumbers& step, float* weights, std::size_t size, const TernaryPlanes& planes,
+void apply_ternary(const StepNumbers& step, float* weights, std::size_t size, const ConstTernaryPlanes& planes,
                    std::size_t first_bit, Bf16* copy);
-void apply_ternary(const StepNumbers& step, Bf16* weights, std::size_t size, const TernaryPlanes& planes,
+void apply_ternary(const StepNumbers& step, Bf16* weights, std::size_t size, const ConstTernaryPlanes& planes,
                    std::size_t first_bit, const Rounding& rounding);
 
 }  // namespace steepest

@@ -42,7 +42,7 @@ struct DecidedOrZero {
   }
 };
 struct TwoPlanes {
-  TernaryPlanes planes;
+  ConstTernaryPlanes planes;
   HWY_INLINE DecidedOrZero word(std::size_t i) const { return {planes.negative[i], planes.nonzero[i]}; }
 };
 
@@ -80,15 +80,15 @@ void ApplyBitsRounded(const StepNumbers& step, Bf16* weights, std::size_t size, 
                       std::size_t first_bit, const std::uint32_t* random) {
   apply(step, OnePlane{words}, ew::RoundedWeights{weights, random}, size, first_bit);
 }
-void ApplyTernary(const StepNumbers& step, float* weights, std::size_t size, const TernaryPlanes& planes,
+void ApplyTernary(const StepNumbers& step, float* weights, std::size_t size, const ConstTernaryPlanes& planes,
                   std::size_t first_bit) {
   apply(step, TwoPlanes{planes}, ew::Fp32Weights{weights}, size, first_bit);
 }
-void ApplyTernaryCopied(const StepNumbers& step, float* weights, std::size_t size, const TernaryPlanes& planes,
+void ApplyTernaryCopied(const StepNumbers& step, float* weights, std::size_t size, const ConstTernaryPlanes& planes,
                         std::size_t first_bit, Bf16* copy) {
   apply(step, TwoPlanes{planes}, ew::CopiedWeights{weights, copy}, size, first_bit);
 }
-void ApplyTernaryRounded(const StepNumbers& step, Bf16* weights, std::size_t size, const TernaryPlanes& planes,
+void ApplyTernaryRounded(const StepNumbers& step, Bf16* weights, std::size_t size, const ConstTernaryPlanes& planes,
                          std::size_t first_bit, const std::uint32_t* random) {
   apply(step, TwoPlanes{planes}, ew::RoundedWeights{weights, random}, size, first_bit);
 }
@@ -128,19 +128,19 @@ void apply_bits(const StepNumbers& step, Bf16* weights, std::size_t size, const 
   });
 }
 
-void apply_ternary(const StepNumbers& step, float* weights, std::size_t size, const TernaryPlanes& planes,
+void apply_ternary(const StepNumbers& step, float* weights, std::size_t size, const ConstTernaryPlanes& planes,
                    std::size_t first_bit) {
   const FloatMode mode;
   STEEPEST_DISPATCH(ApplyTernary)(step, weights, size, planes, first_bit);
 }
 
-void apply_ternary(const StepNumbers& step, float* weights, std::size_t size, const TernaryPlanes& planes,
+void apply_ternary(const StepNumbers& step, float* weights, std::size_t size, const ConstTernaryPlanes& planes,
                    std::size_t first_bit, Bf16* copy) {
   const FloatMode mode;
   STEEPEST_DISPATCH(ApplyTernaryCopied)(step, weights, size, planes, first_bit, copy);
 }
 
-void apply_ternary(const StepNumbers& step, Bf16* weights, std::size_t size, const TernaryPlanes& planes,
+void apply_ternary(const StepNumbers& step, Bf16* weights, std::size_t size, const ConstTernaryPlanes& planes,
                    std::size_t first_bit, const Rounding& rounding) {
   const FloatMode mode;
   const auto apply = STEEPEST_DISPATCH(ApplyTernaryRounded);

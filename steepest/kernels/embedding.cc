@@ -1,7 +1,5 @@
 #include "steepest/kernels/embedding.h"
 
-#include <cstring>
-
 #include "steepest/base/parallel.h"
 #include "steepest/kernels/dispatch.h"
 
@@ -15,10 +13,18 @@ namespace steepest {
 namespace HWY_NAMESPACE {
 namespace {
 
-void gather(std::size_t rows, std::size_t width, const std::int64_t* token, const float* table, float* out) {
+template <class T>
+void gather(std::size_t rows, std::size_t width, const std::int64_t* token, const T* table, float* out) {
+  const Floats d;
+  const std::size_t lanes = hn::Lanes(d);
   parallel_chunks(rows, 64, [&](std::size_t begin, std::size_t end) {
-    for (std::size_t row = begin; row < end; ++row)
-      std::memcpy(out + row * width, table + static_cast<std::size_t>(token[row]) * width, width * sizeof(float));
+    for (std::size_t row = begin; row < end; ++row) {
+      const T* const from = table + static_cast<std::size_t>(token[row]) * width;
+      float* const to = out + row * width;
+      std::size_t i = 0;
+      for (; i + lanes <= width; i += lanes) store(load(d, from + i), d, to + i);
+      for (; i < width; ++i) to[i] = load_one(from + i);
+    }
   });
 }
 
@@ -39,7 +45,11 @@ void scatter(std::size_t rows, std::size_t width, const std::int64_t* token, con
   });
 }
 
-void Gather(std::size_t rows, std::size_t width, const std::int64_t* token, const float* table, float* out) {
+void GatherF32(std::size_t rows, std::size_t width, const std::int64_t* token, const float* table, float* out) {
+  gather(rows, width, token, table, out);
+}
+void GatherBf16(std::size_t rows, std::size_t width, const std::int64_t* token, const std::uint16_t* table,
+                float* out) {
   gather(rows, width, token, table, out);
 }
 void ScatterF32(std::size_t rows, std::size_t width, const std::int64_t* token, const float* x, float factor,
@@ -59,12 +69,17 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace steepest {
 
-HWY_EXPORT(Gather);
+HWY_EXPORT(GatherF32);
+HWY_EXPORT(GatherBf16);
 HWY_EXPORT(ScatterF32);
 HWY_EXPORT(ScatterBf16);
 
 void gather_rows(std::size_t rows, std::size_t width, const std::int64_t* token, const float* table, float* out) {
-  STEEPEST_DISPATCH(Gather)(rows, width, token, table, out);
+  STEEPEST_DISPATCH(GatherF32)(rows, width, token, table, out);
+}
+void gather_rows(std::size_t rows, std::size_t width, const std::int64_t* token, const std::uint16_t* table,
+                 float* out) {
+  STEEPEST_DISPATCH(GatherBf16)(rows, width, token, table, out);
 }
 void scatter_add_rows(std::size_t rows, std::size_t width, const std::int64_t* token, const float* x, float factor,
                       float* table) {

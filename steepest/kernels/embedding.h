@@ -6,8 +6,10 @@
 
 namespace steepest {
 
-/// out[row] = table[token[row]], rows of `width`.
+/// out[row] = table[token[row]], rows of `width`. The table holds fp32 or bf16.
 void gather_rows(std::size_t rows, std::size_t width, const std::int64_t* token, const float* table, float* out);
+void gather_rows(std::size_t rows, std::size_t width, const std::int64_t* token, const std::uint16_t* table,
+                 float* out);
 
 /// table[token[row]] += factor * x[row], in the order of the rows for every column: the same bits for any thread count.
 void scatter_add_rows(std::size_t rows, std::size_t width, const std::int64_t* token, const float* x, float factor,

@@ -101,7 +101,7 @@ void copy_weights(const WeightFiles& files, const std::vector<Parameter>& parame
                                 : view.dtype == Dtype::BF16 ? at::kBFloat16
                                                             : at::kHalf;
     at::Tensor value = parameter.value.detach();
-    if (type == at::kFloat) {
+    if (type == value.scalar_type()) {
       std::memcpy(value.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
     } else {
       // A file's data need not be aligned, so it is copied before it is read as numbers.
@@ -133,13 +133,17 @@ void load_weights(Llama& model, const fs::path& folder) {
   copy_weights(files, model.parameters());
 }
 
-Llama load_llama(const fs::path& folder) {
+Llama load_llama(const fs::path& folder, at::ScalarType type) {
   const LlamaConfig config = load_llama_config(folder);
   const WeightFiles files(folder);
   check(files, config, folder.string());
-  Llama model = Llama::uninitialized(config);
+  Llama model = Llama::uninitialized(config, type);
   copy_weights(files, model.parameters());
   return model;
+}
+
+Dtype dtype_of(const at::Tensor& value) {
+  return value.scalar_type() == at::kBFloat16 ? Dtype::BF16 : Dtype::F32;
 }
 
 std::vector<TensorView> weight_views(const Llama& model) {
@@ -147,14 +151,15 @@ std::vector<TensorView> weight_views(const Llama& model) {
   for (const Parameter& parameter : model.parameters()) {
     const at::Tensor& value = parameter.value;
     const auto* bytes = static_cast<const std::byte*>(value.const_data_ptr());
-    views.push_back({parameter.name, Dtype::F32, value.sizes().vec(), {bytes, value.nbytes()}});
+    views.push_back({parameter.name, dtype_of(value), value.sizes().vec(), {bytes, value.nbytes()}});
   }
   return views;
 }
 
 void save_llama(const fs::path& folder, const LlamaConfig& config, std::span<const TensorView> weights) {
   write_safetensors(folder / "model.safetensors", weights, {{"format", "pt"}});
-  write_file_atomic(folder / "config.json", to_json(config));
+  const bool narrow = !weights.empty() && weights.front().dtype == Dtype::BF16;
+  write_file_atomic(folder / "config.json", to_json(config, narrow ? "bfloat16" : "float32"));
   write_file_atomic(folder / "generation_config.json", generation_config(config));
 }
 

@@ -84,9 +84,10 @@ void norm_forward(const LlamaWeights& weights, std::size_t gain, Precision preci
   sum = stream.delta.defined() ? at::empty_like(x) : x;
   rstd = at::empty({x.size(0)}, at::kFloat);
   normed = at::empty(x.sizes(), scalar_type(precision));
+  const at::Tensor gains = weights.as_fp32(gain);
   const auto run = [&]<class T>(T*) {
     rms_norm_forward(rows, width, data<float>(x), stream.delta.defined() ? data<T>(stream.delta) : nullptr,
-                     weights.value(gain), static_cast<float>(weights.config.rms_norm_eps), data<float>(sum),
+                     data<float>(gains), static_cast<float>(weights.config.rms_norm_eps), data<float>(sum),
                      data<T>(normed), data<float>(rstd));
   };
   precision == Precision::Fp32 ? run(static_cast<float*>(nullptr)) : run(static_cast<std::uint16_t*>(nullptr));
@@ -96,12 +97,13 @@ void norm_backward(const LlamaWeights& weights, std::size_t gain, Precision prec
                    const at::Tensor& sum, const at::Tensor& rstd, bool add, StreamGradient& gradient) {
   const std::size_t rows = extent(sum, 0), width = extent(sum, 1);
   float* const gain_gradient = data<float>(weights.gradient(gain));
+  const at::Tensor gains = weights.as_fp32(gain);
   if (precision == Precision::Fp32)
-    rms_norm_backward(rows, width, data<float>(grad_normed), data<float>(sum), data<float>(rstd), weights.value(gain),
+    rms_norm_backward(rows, width, data<float>(grad_normed), data<float>(sum), data<float>(rstd), data<float>(gains),
                       add, data<float>(gradient.full), gain_gradient);
   else
     rms_norm_backward(rows, width, data<std::uint16_t>(grad_normed), data<float>(sum), data<float>(rstd),
-                      weights.value(gain), add, data<float>(gradient.full), data<std::uint16_t>(gradient.operand),
+                      data<float>(gains), add, data<float>(gradient.full), data<std::uint16_t>(gradient.operand),
                       gain_gradient);
 }
 

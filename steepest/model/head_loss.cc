@@ -70,8 +70,10 @@ HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& head, const at::T
     plain_head_loss<float>(loss, head, gradients, nll);
   } else if (has_tile_products() && hidden.size(1) % 2 == 0) {
     loss.logsumexp = at::empty({hidden.size(0)}, at::kFloat);
-    head_forward(head_shape(hidden, head), data<Bits>(hidden), data<float>(head),
-                 targets.const_data_ptr<std::int64_t>(), data<float>(loss.logsumexp), nll.data());
+    with_data(head, [&](const auto* weights) {
+      head_forward(head_shape(hidden, head), data<Bits>(hidden), weights, targets.const_data_ptr<std::int64_t>(),
+                   data<float>(loss.logsumexp), nll.data());
+    });
   } else {
     plain_head_loss<Bits>(loss, head, gradients, nll);
   }
@@ -82,10 +84,12 @@ HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& head, const at::T
 at::Tensor head_loss_backward(HeadLoss& loss, const at::Tensor& head, float factor, const at::Tensor& head_gradient) {
   if (loss.logsumexp.defined()) {
     const at::Tensor hidden_gradient = at::empty_like(loss.hidden);
-    head_backward(head_shape(loss.hidden, head), data<Bits>(loss.hidden), data<float>(head),
-                  loss.targets.const_data_ptr<std::int64_t>(), data<float>(loss.logsumexp),
-                  factor / static_cast<float>(loss.hidden.size(0)), data<Bits>(hidden_gradient),
-                  data<float>(head_gradient));
+    with_data(head, [&](const auto* weights) {
+      head_backward(head_shape(loss.hidden, head), data<Bits>(loss.hidden), weights,
+                    loss.targets.const_data_ptr<std::int64_t>(), data<float>(loss.logsumexp),
+                    factor / static_cast<float>(loss.hidden.size(0)), data<Bits>(hidden_gradient),
+                    data<float>(head_gradient));
+    });
     return hidden_gradient;
   }
   add_scaled(extent(head, 0) * extent(head, 1), data<float>(loss.head_gradient), factor, data<float>(head_gradient));

@@ -14,8 +14,8 @@ struct HeadLoss {
 };
 
 /// Mean negative log likelihood of targets [N] (int64, in range) under softmax(hidden head^T), hidden [N, H] fp32 or
-/// bf16, head [V, H] fp32. `gradients`: a backward pass will follow. Memory beyond the results does not depend on N
-/// times V.
+/// bf16, head [V, H] fp32 or bf16. `gradients`: a backward pass will follow. Memory beyond the results does not depend
+/// on N times V.
 HeadLoss head_loss(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets, bool gradients);
 
 /// Adds factor * d mean / d head to head_gradient and returns factor * d mean / d hidden. Call once; head is unchanged

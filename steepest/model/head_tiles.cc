@@ -48,8 +48,9 @@ void logits_tile(const HeadShape& s, std::size_t rows, std::size_t columns, cons
 
 }  // namespace
 
-void head_forward(const HeadShape& s, const Bits* hidden, const float* head, const std::int64_t* target,
-                  float* logsumexp, double* nll) {
+template <class T>
+void head_forward(const HeadShape& s, const Bits* hidden, const T* head, const std::int64_t* target, float* logsumexp,
+                  double* nll) {
   std::vector<float> highest(kRanges * s.rows, -std::numeric_limits<float>::infinity()), sum(kRanges * s.rows, 0.0f);
   std::vector<float> correct(s.rows);
   for_column_blocks(s.vocabulary, [&](std::size_t range, std::size_t first, std::size_t columns) {
@@ -78,7 +79,8 @@ void head_forward(const HeadShape& s, const Bits* hidden, const float* head, con
   }
 }
 
-void head_backward(const HeadShape& s, const Bits* hidden, const float* head, const std::int64_t* target,
+template <class T>
+void head_backward(const HeadShape& s, const Bits* hidden, const T* head, const std::int64_t* target,
                    const float* logsumexp, float factor, Bits* grad_hidden, float* grad_head) {
   // Tokens of one sweep over the vocabulary.
   const std::size_t most =
@@ -136,5 +138,12 @@ void head_backward(const HeadShape& s, const Bits* hidden, const float* head, co
     });
   }
 }
+
+template void head_forward(const HeadShape&, const Bits*, const float*, const std::int64_t*, float*, double*);
+template void head_forward(const HeadShape&, const Bits*, const Bits*, const std::int64_t*, float*, double*);
+template void head_backward(const HeadShape&, const Bits*, const float*, const std::int64_t*, const float*, float,
+                            Bits*, float*);
+template void head_backward(const HeadShape&, const Bits*, const Bits*, const std::int64_t*, const float*, float, Bits*,
+                            float*);
 
 }  // namespace steepest

@@ -75,14 +75,15 @@ void add_weight_gradient_by_tiles(const at::Tensor& dy, const at::Tensor& x, std
 at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& w) {
   if (!use_tiles(x, x.size(1))) return at::mm(x, w.to(x.scalar_type()).t());
   const TileBuffer packed = packed_buffer(extent(w, 1), extent(w, 0));
-  pack_columns(extent(w, 1), extent(w, 0), data<float>(w), extent(w, 1), packed.get());
+  with_data(w,
+            [&](const auto* source) { pack_columns(extent(w, 1), extent(w, 0), source, extent(w, 1), packed.get()); });
   return multiply_packed(x, packed, extent(w, 0));
 }
 
 at::Tensor linear_input_gradient(const at::Tensor& dy, const at::Tensor& w) {
   if (!use_tiles(dy, dy.size(1))) return at::mm(dy, w.to(dy.scalar_type()));
   const TileBuffer packed = packed_buffer(extent(w, 0), extent(w, 1));
-  pack_rows(extent(w, 0), extent(w, 1), data<float>(w), extent(w, 1), packed.get());
+  with_data(w, [&](const auto* source) { pack_rows(extent(w, 0), extent(w, 1), source, extent(w, 1), packed.get()); });
   return multiply_packed(dy, packed, extent(w, 1));
 }
 

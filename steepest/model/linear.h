@@ -1,6 +1,6 @@
 // The three matrix products of a linear layer y = x W^T: forward, gradient of the input, gradient of the weight.
-// Weights are fp32. Where x is bf16, they are rounded while they are packed for the tile unit, sums are fp32, and the
-// weight's gradient is added in fp32 without rounding.
+// Weights are fp32 or bf16. Where x is bf16, fp32 weights are rounded while they are packed for the tile unit, sums are
+// fp32, and the weight's gradient is added in fp32 without rounding.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,7 +9,7 @@
 
 namespace steepest {
 
-/// y = x w^T: x [N, K], w [M, K] fp32, result [N, M] in the type of x.
+/// y = x w^T: x [N, K], w [M, K] fp32 or bf16, result [N, M] in the type of x.
 at::Tensor linear_forward(const at::Tensor& x, const at::Tensor& w);
 
 /// dy w: [N, M] times [M, K], result [N, K].

@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -16,12 +17,17 @@
 
 namespace steepest {
 
+/// Called during a backward pass: the gradients of the parameters from `first_parameter` on, in registration order, are
+/// complete and will not change any more.
+using GradientsFinal = std::function<void(std::size_t first_parameter)>;
+
 class Llama {
  public:
   /// Weights are normal numbers of deviation config.initializer_range named by (seed, parameter, element); gains are 1.
-  Llama(const LlamaConfig& config, std::uint64_t seed);
+  /// `type`: at::kFloat, or at::kBFloat16 for weights of half the size; gradients are fp32 in both.
+  Llama(const LlamaConfig& config, std::uint64_t seed, at::ScalarType type = at::kFloat);
   /// Weights are left for the caller to fill.
-  static Llama uninitialized(const LlamaConfig& config);
+  static Llama uninitialized(const LlamaConfig& config, at::ScalarType type = at::kFloat);
 
   const LlamaConfig& config() const;
   /// Registration order, Hugging Face names. The values alias the model's weights.
@@ -29,8 +35,10 @@ class Llama {
 
   /// Mean negative log likelihood (nats per token) of targets given inputs, both int64 [batch, length], as a scalar
   /// fp32 tensor. Its backward() adds the gradients to the parameters' fp32 grad tensors in place; it can be called
-  /// once. With gradients disabled nothing is kept. Throws Error naming the position of a token outside the vocabulary.
-  at::Tensor loss(const at::Tensor& inputs, const at::Tensor& targets, Precision precision);
+  /// once, and tells `on_final`, if there is one, how far it has come. With gradients disabled nothing is kept. Throws
+  /// Error naming the position of a token outside the vocabulary.
+  at::Tensor loss(const at::Tensor& inputs, const at::Tensor& targets, Precision precision,
+                  GradientsFinal on_final = {});
 
   /// Logits [batch, length, vocabulary] in fp32 for tokens int64 [batch, length]. With a cache, the tokens continue the
   /// cached ones. Keeps nothing for a backward pass.

@@ -174,7 +174,7 @@ LlamaConfig parse_llama_config(std::string_view text, std::string_view place) {
   return config;
 }
 
-std::string to_json(const LlamaConfig& config) {
+std::string to_json(const LlamaConfig& config, const std::string& weights) {
   Json object = {
       {"architectures", {"LlamaForCausalLM"}},
       {"model_type", "llama"},
@@ -196,7 +196,7 @@ std::string to_json(const LlamaConfig& config) {
       {"mlp_bias", false},
       {"attention_dropout", 0.0},
       {"use_cache", true},
-      {"torch_dtype", "float32"},
+      {"torch_dtype", weights},
       {"bos_token_id", nullptr},
       {"eos_token_id", nullptr},
   };

@@ -49,8 +49,8 @@ LlamaConfig llama_preset(const std::string& name, std::int64_t vocab_size);
 /// weights.
 LlamaConfig parse_llama_config(std::string_view json, std::string_view place);
 
-/// config.json as transformers reads it.
-std::string to_json(const LlamaConfig& config);
+/// config.json as transformers reads it. `weights`: the type of the weights beside it, as torch names it.
+std::string to_json(const LlamaConfig& config, const std::string& weights = "float32");
 
 /// Throws Error unless all sizes are positive, consistent (heads, even head_dim) and small enough to be addressed.
 void validate(const LlamaConfig& config, std::string_view place);

@@ -31,11 +31,12 @@ void initialize_scion(std::span<const Parameter> parameters, const ScionRadii& r
   const at::NoGradGuard no_grad;
   for (std::size_t i = 0; i < parameters.size(); ++i) {
     const Parameter& p = parameters[i];
-    const at::Tensor value = p.value.detach();
+    const bool narrow = p.value.scalar_type() != at::kFloat;
+    const at::Tensor value = narrow ? at::empty(p.value.sizes(), at::kFloat) : p.value.detach();
     const double radius = radii[static_cast<std::size_t>(p.role)];
     if (value.numel() == 0) continue;
     if (p.role == Role::Vector || value.dim() != 2) {
-      value.fill_(1);
+      p.value.detach().fill_(1);
       continue;
     }
     fill_normal(floats(value),
@@ -52,6 +53,7 @@ void initialize_scion(std::span<const Parameter> parameters, const ScionRadii& r
         scale(x, static_cast<float>(radius / std::sqrt(sum_of_squares(x).sum_of_squares / cols)));
       }
     }
+    if (narrow) p.value.detach().copy_(value);
   }
 }
 

@@ -19,4 +19,13 @@ T* data(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
+/// body(pointer to const float, or to the const bits of bf16), whichever the tensor holds.
+template <class Body>
+void with_data(const at::Tensor& tensor, const Body& body) {
+  if (tensor.scalar_type() == at::kFloat)
+    body(static_cast<const float*>(tensor.const_data_ptr()));
+  else
+    body(static_cast<const std::uint16_t*>(tensor.const_data_ptr()));
+}
+
 }  // namespace steepest

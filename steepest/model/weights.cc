@@ -32,14 +32,14 @@ std::vector<ParameterShape> parameter_shapes(const LlamaConfig& c) {
   return shapes;
 }
 
-LlamaWeights::LlamaWeights(const LlamaConfig& c) : config(c) {
+LlamaWeights::LlamaWeights(const LlamaConfig& c, at::ScalarType type) : config(c) {
   validate(c, "model");
   const at::NoGradGuard no_grad;
   const std::vector<ParameterShape> shapes = parameter_shapes(c);
   const auto elements = [](const ParameterShape& p) { return p.shape[0] * (p.shape.size() == 2 ? p.shape[1] : 1); };
   std::int64_t total = 0;
   for (const ParameterShape& p : shapes) total += elements(p);
-  const at::Tensor flat = at::empty({total}, at::kFloat);
+  const at::Tensor flat = at::empty({total}, type);
 
   std::vector<std::int64_t> offsets;
   std::int64_t offset = 0;
@@ -71,14 +71,17 @@ LlamaWeights::LlamaWeights(const LlamaConfig& c) : config(c) {
 
 void LlamaWeights::initialize(std::uint64_t seed) {
   for (std::size_t i = 0; i < parameters.size(); ++i) {
-    const at::Tensor value = parameters[i].value.detach();
+    const at::Tensor stored = parameters[i].value.detach();
     if (parameters[i].role == Role::Vector) {
-      value.fill_(1);
+      stored.fill_(1);
       continue;
     }
+    const bool narrow = stored.scalar_type() != at::kFloat;
+    const at::Tensor value = narrow ? at::empty(stored.sizes(), at::kFloat) : stored;
     const StreamKey key{.seed = seed, .tensor = static_cast<std::uint32_t>(i), .purpose = Purpose::Initialization};
     fill_normal({value.mutable_data_ptr<float>(), static_cast<std::size_t>(value.numel())}, key, 0,
                 static_cast<float>(config.initializer_range));
+    if (narrow) stored.copy_(value);
   }
 }
 
@@ -92,9 +95,13 @@ void LlamaWeights::ensure_positions(std::int64_t positions) {
   sine = angles.sin();
 }
 
+at::Tensor LlamaWeights::as_fp32(std::size_t parameter) const {
+  return parameters[parameter].value.detach().to(at::kFloat);
+}
+
 at::Tensor LlamaWeights::gradient(std::size_t parameter) const {
   at::Tensor& gradient = parameters[parameter].value.mutable_grad();
-  if (!gradient.defined()) gradient = at::zeros_like(parameters[parameter].value);
+  if (!gradient.defined()) gradient = at::zeros(parameters[parameter].value.sizes(), at::kFloat);
   return gradient;
 }
 

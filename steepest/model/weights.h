@@ -1,5 +1,5 @@
-// Storage of a LLaMA's weights: one fp32 array in registration order, and the views that layers multiply with. q/k/v
-// lie behind each other, and so do gate/up, so that each group is one matrix product.
+// Storage of a LLaMA's weights: one array of fp32 or bf16 in registration order, and the views that layers multiply
+// with. q/k/v lie behind each other, and so do gate/up, so that each group is one matrix product.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,8 +13,8 @@
 
 namespace steepest {
 
-/// Precision of matrix products and of the activations between them. Weights, the residual stream, norms, softmax sums
-/// and gradients of weights are fp32 in both.
+/// Precision of matrix products and of the activations between them. The residual stream, norms, softmax sums and
+/// gradients of weights are fp32 in both; weights have a type of their own.
 enum class Precision { Fp32, Bf16 };
 
 /// Name, role and shape of every parameter in registration order: Hugging Face's names, and its order.
@@ -38,13 +38,14 @@ struct LlamaWeights {
     Weight qkv, out, gate_up, down;
   };
 
-  /// Allocates without initialising.
-  explicit LlamaWeights(const LlamaConfig& config);
-  /// Normal numbers of deviation initializer_range, gains 1, as transformers initialises.
+  /// Allocates without initialising. `type` of the weights: at::kFloat or at::kBFloat16.
+  explicit LlamaWeights(const LlamaConfig& config, at::ScalarType type = at::kFloat);
+  /// Normal numbers of deviation initializer_range, gains 1, as transformers initialises; the nearest ones in bf16.
   void initialize(std::uint64_t seed);
   /// Cosine and sine [>= positions, head_dim/2] of the rotary angles.
   void ensure_positions(std::int64_t positions);
-  const float* value(std::size_t parameter) const { return parameters[parameter].value.const_data_ptr<float>(); }
+  /// A parameter as fp32: itself, or a widened copy. For small ones.
+  at::Tensor as_fp32(std::size_t parameter) const;
   /// The parameter's fp32 gradient, made of zeros if there is none yet.
   at::Tensor gradient(std::size_t parameter) const;
 

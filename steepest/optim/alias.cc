@@ -224,7 +224,7 @@ void PaperScale::update(double beta2, double q) {
   d = std::max(d, r);
   if (!(d <= kLargestScale))
     fail("optimizer", "the scale d of the paper's ALIAS Adam has reached ", d,
-         "; its recursion diverges, use d_mode fixed");
+         "; its recursion diverges, use d_mode = \"fixed\"");
 }
 
 }  // namespace steepest

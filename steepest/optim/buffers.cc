@@ -18,9 +18,10 @@ at::Tensor part(const at::Tensor& buffer, std::size_t offset, std::size_t size) 
 }
 
 void refuse_unfit(const Parameter& p, const RoleRecipe& role) {
-  if (!p.value.defined() || p.value.scalar_type() != at::kFloat || !p.value.device().is_cpu() ||
-      !p.value.is_contiguous())
-    fail("optimizer", p.name, " is not a contiguous fp32 tensor on the CPU; convert it first");
+  const bool known =
+      p.value.defined() && (p.value.scalar_type() == at::kFloat || p.value.scalar_type() == at::kBFloat16);
+  if (!known || !p.value.device().is_cpu() || !p.value.is_contiguous())
+    fail("optimizer", p.name, " is not a contiguous fp32 or bf16 tensor on the CPU; convert it first");
   if (find_direction(role.direction).needs_matrix && p.value.dim() != 2)
     fail("optimizer", p.name, " has ", p.value.dim(), " dimensions, but direction \"", role.direction, "\" of role ",
          role_name(p.role), " needs a matrix; give it another role");
@@ -37,6 +38,21 @@ float* data_of(const at::Tensor& tensor) {
   return tensor.numel() == 0 ? nullptr : tensor.data_ptr<float>();
 }
 
+float* Buffers::weights(std::size_t i) const {
+  const at::Tensor& value = parameters[i].value;
+  return value.scalar_type() == at::kFloat ? data_of(value) : nullptr;
+}
+
+Bf16* Buffers::bf16_weights(std::size_t i) const {
+  const at::Tensor& value = parameters[i].value;
+  const bool narrow = value.scalar_type() == at::kBFloat16 && value.numel() > 0;
+  return narrow ? static_cast<Bf16*>(value.data_ptr()) : nullptr;
+}
+
+Rounding Buffers::rounding(std::size_t i, std::uint64_t updates, std::size_t first) const {
+  return {recipe.seed, updates, static_cast<std::uint32_t>(i), first};
+}
+
 Buffers::Buffers(OptimizerRecipe the_recipe, std::vector<Parameter> the_parameters, bool voted)
     : recipe(std::move(the_recipe)), parameters(std::move(the_parameters)) {
   validate(recipe);
@@ -44,6 +60,8 @@ Buffers::Buffers(OptimizerRecipe the_recipe, std::vector<Parameter> the_paramete
   std::map<const void*, std::string> seen;
   for (const Parameter& p : parameters) {
     refuse_unfit(p, recipe.role(p.role));
+    if (measures_step(recipe, p.role) && p.value.scalar_type() != at::kFloat)
+      fail("optimizer", p.name, " is bf16, but step = \"alias\" measures displacements that rounding hides; use fp32");
     if (const auto [at, fresh] = seen.emplace(p.value.data_ptr(), p.name); p.value.numel() > 0 && !fresh)
       fail("optimizer", p.name, " and ", at->second, " are the same tensor; pass tied weights once");
     shapes.push_back(planned(p));
@@ -54,7 +72,7 @@ Buffers::Buffers(OptimizerRecipe the_recipe, std::vector<Parameter> the_paramete
   for (std::size_t i = 0; i < count(); ++i) {
     const at::Tensor& value = parameters[i].value;
     value.mutable_grad() = part(gradients, place(i).gradient, size(i)).view(value.sizes());
-    first_weights_.push_back(weights(i));
+    first_weights_.push_back(value.const_data_ptr());
   }
 }
 
@@ -107,7 +125,7 @@ void Buffers::check() const {
     if (!grad.defined() || data_of(grad) != gradient(i))
       fail("optimizer", "the grad of ", parameters[i].name,
            " was replaced; keep the views the optimizer made and clear them with zero_gradients");
-    if (weights(i) != first_weights_[i])
+    if (value.const_data_ptr() != first_weights_[i])
       fail("optimizer", "the storage of ", parameters[i].name, " was replaced; copy into it instead");
   }
 }

@@ -12,12 +12,13 @@
 
 namespace steepest {
 
-/// The numbers of a tensor; null when it is empty.
+/// The fp32 numbers of a tensor; null when it is empty.
 float* data_of(const at::Tensor& tensor);
 
 struct Buffers {
   /// Checks the tensors, allocates zeros and replaces every grad by a view of the gradient buffer. Throws Error for a
-  /// tensor that is not fp32, contiguous, on the CPU, given twice, or not 2-D where its direction needs a matrix.
+  /// tensor that is not fp32 or bf16, contiguous, on the CPU, given twice, or not 2-D where its direction needs a
+  /// matrix, and for bf16 where the step size is measured.
   Buffers(OptimizerRecipe recipe, std::vector<Parameter> parameters, bool voted);
 
   OptimizerRecipe recipe;
@@ -32,13 +33,19 @@ struct Buffers {
   const MemoryRow& memory(std::size_t i) const { return find_memory(role(i).memory); }
   const DirectionRow& direction(std::size_t i) const { return find_direction(role(i).direction); }
 
-  float* weights(std::size_t i) const { return data_of(parameters[i].value); }
+  /// Weights are fp32, or bf16 that is rounded stochastically: one of the two is null.
+  float* weights(std::size_t i) const;
+  Bf16* bf16_weights(std::size_t i) const;
+  /// Names the random numbers that round the weights from element `first` on at the update after `updates`: the same on
+  /// every rank.
+  Rounding rounding(std::size_t i, std::uint64_t updates, std::size_t first) const;
   float* gradient(std::size_t i) const { return data_of(gradients) + place(i).gradient; }
   /// State array k in the order of needed_states().
   std::span<float> state(std::size_t i, std::size_t k) const;
   at::Tensor state_tensor(std::size_t i, std::size_t k) const;
 
   /// What the kernels take: for elementwise memories, and for memories or directions of whole tensors at update t.
+  /// Weights are null where they are bf16.
   Slice slice(std::size_t i) const;
   Operand memory_operand(std::size_t i, std::uint64_t t) const;
   Operand direction_operand(std::size_t i, std::uint64_t t) const;
@@ -56,7 +63,7 @@ struct Buffers {
   std::array<float*, kMostStates> arrays(std::size_t i, const std::vector<StateSpec>& specs, std::size_t& next) const;
   Operand operand(std::size_t i, std::uint64_t t, bool of_direction) const;
 
-  std::vector<const float*> first_weights_;
+  std::vector<const void*> first_weights_;
 };
 
 }  // namespace steepest

@@ -30,8 +30,8 @@ struct Operand {
   std::uint64_t t = 1;  ///< number of this update, from 1
   std::size_t rows = 0, cols = 0;
   std::size_t block_rows = 1;  ///< rows that share an entry of a Blocks state
-  float* weights = nullptr;
-  float* h = nullptr;  ///< the gradient for a memory; for a direction what to follow, not to be changed
+  float* weights = nullptr;    ///< null where 16-bit weights have not been widened
+  float* h = nullptr;          ///< the gradient for a memory; for a direction what to follow, not to be changed
   std::array<float*, kMostStates> state =
       {};  ///< in the order of the row's specs, null where not needed; zeros at first
 
@@ -45,6 +45,7 @@ class Scratch {
   DiagonalScratch diagonal;
   std::vector<float> direction;  ///< of a whole tensor, for directions without a fused step
   std::vector<float> vectors;    ///< of the power iteration
+  std::vector<float> weights;    ///< 16-bit weights of a whole tensor as fp32
 
   std::vector<float>& floats(std::size_t which, std::size_t size) {
     if (buffers_.size() <= which) buffers_.resize(which + 1);

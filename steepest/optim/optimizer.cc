@@ -5,6 +5,7 @@
 
 #include "steepest/kernels/reduce.h"
 #include "steepest/optim/buffers.h"
+#include "steepest/optim/paper_scale.h"
 #include "steepest/optim/passes.h"
 #include "steepest/optim/second_moment.h"
 #include "steepest/optim/table.h"
@@ -18,6 +19,7 @@ struct Optimizer::Impl {
   Buffers buffers;
   Passes passes;
   std::unique_ptr<AliasStep> alias;
+  std::unique_ptr<PaperScaleStep> paper;
   std::uint64_t updates = 0;
   std::int64_t observed = 0;  // gradients that the second moments have seen before the first step
   bool wants_observation = false;
@@ -48,6 +50,17 @@ struct Optimizer::Impl {
     alias = std::make_unique<AliasStep>(buffers.recipe.alias, std::move(group), buffers.layout.voted_size);
   }
 
+  void start_paper_scale() {
+    std::vector<std::span<float>> gradients;
+    double beta2 = 0;
+    for (std::size_t i = 0; i < buffers.count(); ++i) {
+      if (!buffers.role(i).main) continue;
+      gradients.emplace_back(buffers.gradient(i), buffers.size(i));
+      if (beta2 == 0) beta2 = role_numbers(buffers.role(i)).beta2;
+    }
+    paper = std::make_unique<PaperScaleStep>(beta2, std::move(gradients));
+  }
+
   bool observes(std::size_t i) const {
     return buffers.memory(i).elementwise == Memory::Adam && buffers.role(i).v0 == "observed";
   }
@@ -74,6 +87,7 @@ Optimizer::Optimizer(OptimizerRecipe recipe, std::vector<Parameter> parameters, 
     if (b.memory(i).elementwise == Memory::Adam && b.role(i).v0 == "random") impl_->add_random_second_moment(i);
   }
   if (b.recipe.step == "alias") impl_->start_alias();
+  if (b.recipe.d_mode == "paper") impl_->start_paper_scale();
 }
 
 Optimizer::~Optimizer() = default;
@@ -129,11 +143,37 @@ void Optimizer::pack_votes(std::span<std::uint64_t> words, ZeroRule rule) {
   o.passes.pack(o.passes.numbers(o.updates, 0), o.updates, rule, words);
 }
 
-void Optimizer::step(double lr_factor, std::span<const std::uint64_t> decided) {
+bool Optimizer::packs_in_parts() const {
+  return !impl_->alias && impl_->passes.packs_in_parts();
+}
+
+void Optimizer::pack_votes(BitRange part, std::span<std::uint64_t> words, ZeroRule rule) {
   Impl& o = *impl_;
-  if (const std::size_t plane = words_for(vote_bits()); decided.size() != plane && decided.size() != 2 * plane)
-    fail("optimizer", "the decided vote has ", decided.size(), " words; it must have ", plane, " or two such planes");
-  if (o.alias && decided.size() > words_for(vote_bits()))
+  if (words.size() != words_for(vote_bits()) || part.first % kVotePartUnit != 0 ||
+      part.first + part.count > vote_bits() ||
+      (part.count % kVotePartUnit != 0 && part.first + part.count != vote_bits()))
+    fail("optimizer", "bits ", part.first, " to ", part.first + part.count, " are no part of a vote of ", vote_bits(),
+         " bits in ", words.size(), " words");
+  o.passes.pack_part(o.passes.numbers(o.updates, 0), o.updates, rule, part, words);
+}
+
+void Optimizer::unpack_votes(BitRange part) {
+  Impl& o = *impl_;
+  o.passes.unpack_part(o.passes.numbers(o.updates, 0), part);
+}
+
+Optimizer::GradientPlace Optimizer::gradient_place(std::size_t i) const {
+  const Buffers& b = impl_->buffers;
+  const Placement& place = b.place(i);
+  return {place.voted, place.gradient - (place.voted ? b.layout.mean_size : 0), b.size(i)};
+}
+
+void Optimizer::step(double lr_factor, const DecidedVotes& decided) {
+  Impl& o = *impl_;
+  const std::size_t words = decided.words.size();
+  if (const std::size_t plane = words_for(vote_bits()); words != plane && words != 2 * plane)
+    fail("optimizer", "the decided vote has ", words, " words; it must have ", plane, " or two such planes");
+  if (o.alias && words > words_for(vote_bits()))
     fail("optimizer", "ALIAS steps keep a vote as one plane of bits, and this one has two; use one-bit votes");
   if (!std::isfinite(lr_factor)) fail("optimizer", "the learning rate factor is ", lr_factor, "; it must be finite");
   if (wants_observation())
@@ -146,8 +186,13 @@ void Optimizer::step(double lr_factor, std::span<const std::uint64_t> decided) {
     for (const Role role : kRoles)
       if (recipe().role(role).main) numbers[static_cast<std::size_t>(role)].step.lr = gamma;
   }
+  if (o.paper) {
+    const auto d = static_cast<float>(o.paper->begin());
+    for (const Role role : kRoles)
+      if (recipe().role(role).main) numbers[static_cast<std::size_t>(role)].step.scale = d;
+  }
   o.passes.step(numbers, o.updates, decided);
-  if (o.alias) o.alias->finish(decided);
+  if (o.alias) o.alias->finish(decided.words);
   ++o.updates;
 }
 
@@ -173,6 +218,10 @@ void Optimizer::set_ranks(AliasRanks ranks) {
 
 const AliasState* Optimizer::measured() const {
   return impl_->alias ? &impl_->alias->rule().state() : nullptr;
+}
+
+std::optional<double> Optimizer::paper_scale() const {
+  return impl_->paper ? std::optional(impl_->paper->d()) : std::nullopt;
 }
 
 std::optional<std::string> Optimizer::take_warning() {
@@ -223,10 +272,12 @@ std::uint64_t Optimizer::updates() const {
 void Optimizer::set_updates(std::uint64_t updates) {
   impl_->updates = updates;
   if (impl_->alias) impl_->alias->reload();
+  if (impl_->paper) impl_->paper->reload();
 }
 
 std::uint64_t Optimizer::state_bytes() const {
-  return impl_->buffers.states.nbytes() + (impl_->alias ? impl_->alias->state_bytes() : 0);
+  return impl_->buffers.states.nbytes() + (impl_->alias ? impl_->alias->state_bytes() : 0) +
+         (impl_->paper ? impl_->paper->state_bytes() : 0);
 }
 
 std::vector<StateTensor> Optimizer::state() {
@@ -241,6 +292,10 @@ std::vector<StateTensor> Optimizer::state() {
   }
   if (impl_->alias)
     for (const auto& saved : impl_->alias->state()) list.push_back({saved.name, saved.value, saved.per_rank});
+  if (impl_->paper) {
+    list.push_back({"paper_scale.numbers", impl_->paper->numbers(), false});
+    list.push_back({"paper_scale.signs", impl_->paper->signs(), false});
+  }
   return list;
 }
 

@@ -15,7 +15,7 @@ enum class Role {
   Vector,     ///< everything 1-D
 };
 
-/// fp32, contiguous, requires_grad.
+/// fp32 or bf16, contiguous, requires_grad. The gradient is fp32 in both.
 struct Parameter {
   std::string name;
   Role role;

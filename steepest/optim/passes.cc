@@ -35,6 +35,22 @@ const UpdateNumbers& of(const std::array<UpdateNumbers, 4>& numbers, Role role) 
   return numbers[static_cast<std::size_t>(role)];
 }
 
+// One step of a whole tensor with fp32 weights.
+void step_operand(const Operand& o, StepNumbers step, const DirectionRow& row, Scratch& scratch) {
+  const bool measure = measures_operator_norm(o.role);
+  if (row.step && !measure) return row.step(o, step, scratch);
+  std::vector<float>& out = scratch.direction;
+  if (out.size() < o.size()) out.resize(o.size());
+  map_direction(o, out.data(), scratch);
+  if (measure) {
+    const double norm = operator_norm(out.data(), o.rows, o.cols, kPowerIterations, scratch.vectors);
+    step.scale = norm > 0 ? static_cast<float>(step.scale / norm) : 0.0f;
+  }
+  parallel_chunks(o.size(), WorkList::kWindow, [&](std::size_t begin, std::size_t end) {
+    fused_step({}, Direction::Identity, step, {o.weights + begin, out.data() + begin, nullptr, nullptr, end - begin});
+  });
+}
+
 }  // namespace
 
 Passes::Passes(const Buffers& buffers, int rank) : buffers_(buffers), rank_(rank) {
@@ -45,11 +61,11 @@ Passes::Passes(const Buffers& buffers, int rank) : buffers_(buffers), rank_(rank
     if (!b.memory(i).elementwise)
       tensor_memories_.push_back(i);
     else if (remembers_first(b.role(i)) && b.memory(i).elementwise != Memory::None)
-      memories_[voted].add(role, b.slice(i));
+      memories_[voted].add(i, role, b.slice(i));
     if (voted)
-      voted_.add(role, b.slice(i), scale_of(b, i));
+      voted_.add(i, role, b.slice(i), scale_of(b, i));
     else if (b.direction(i).elementwise && !measures_operator_norm(b.role(i)))
-      steps_.add(role, b.slice(i), scale_of(b, i));
+      steps_.add(i, role, b.slice(i), scale_of(b, i));
     else
       directions_.push_back(i);
   }
@@ -90,13 +106,18 @@ void Passes::prepare(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t 
   for (std::size_t i = 0; i < b.count(); ++i)
     if (concerns(i) && b.role(i).coupled_decay)
       parallel_chunks(b.size(i), WorkList::kWindow, [&](std::size_t begin, std::size_t end) {
-        add_scaled(end - begin, b.weights(i) + begin, static_cast<float>(b.role(i).weight_decay),
-                   b.gradient(i) + begin);
+        const auto decay = static_cast<float>(b.role(i).weight_decay);
+        if (const Bf16* const x = b.bf16_weights(i))
+          add_scaled(end - begin, x + begin, decay, b.gradient(i) + begin);
+        else
+          add_scaled(end - begin, b.weights(i) + begin, decay, b.gradient(i) + begin);
       });
   memories_[of_votes].run([&](const Piece& piece) { fused_remember(of(numbers, piece.role).memory, piece.slice); });
   std::vector<std::size_t> list;
   std::copy_if(tensor_memories_.begin(), tensor_memories_.end(), std::back_inserter(list), concerns);
-  for_each_tensor(list, [&](std::size_t i, Scratch& s) { b.memory(i).remember(b.memory_operand(i, updates + 1), s); });
+  for_each_tensor(list, [&](std::size_t i, Scratch& s) {
+    b.memory(i).remember(widened(b.memory_operand(i, updates + 1), i, s), s);
+  });
   for (std::size_t i = 0; i < b.count(); ++i) {
     if (!concerns(i) || b.role(i).noise == 0) continue;
     // Workers that vote draw their own noise; replicas of an average must draw the same.
@@ -120,47 +141,94 @@ void Passes::pack(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t upd
   });
 }
 
-void Passes::step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates,
-                  std::span<const std::uint64_t> decided) {
-  const auto step_of = [&](const Piece& piece) {
-    StepNumbers step = of(numbers, piece.role).step;
-    step.scale = piece.scale;
-    return step;
-  };
-  prepare(numbers, updates, false);
-  steps_.run([&](const Piece& piece) {
+bool Passes::packs_in_parts() const {
+  const Buffers& b = buffers_;
+  for (std::size_t i = 0; i < b.count(); ++i) {
+    if (!b.place(i).voted) continue;
+    const RoleRecipe& role = b.role(i);
+    const MemoryRow& memory = b.memory(i);
+    if (remembers_first(role) || role.coupled_decay || memory.states.size() > 1 || memory.owns_gradient) return false;
+  }
+  return true;
+}
+
+void Passes::pack_part(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, ZeroRule rule, BitRange part,
+                       std::span<std::uint64_t> words) {
+  voted_.run(part, [&](const Piece& piece) {
     const UpdateNumbers& n = of(numbers, piece.role);
-    fused_step(n.last_memory, n.direction, step_of(piece), piece.slice);
-  });
-  const std::size_t plane = words_for(voted_.size());
-  auto* const words = const_cast<std::uint64_t*>(decided.data());  // TernaryPlanes serves readers and writers
-  voted_.run([&](const Piece& piece) {
-    const Slice& slice = piece.slice;
-    if (decided.size() == plane)
-      apply_bits(step_of(piece), slice.weights, slice.size, words, piece.position);
-    else
-      apply_ternary(step_of(piece), slice.weights, slice.size, {words, words + plane}, piece.position);
-  });
-  for_each_tensor(directions_, [&](std::size_t i, Scratch& scratch) {
-    step_tensor(i, of(numbers, buffers_.parameters[i].role).step, updates, scratch);
+    fused_pack_undoable(n.last_memory, piece.slice, updates, rule, words.data(), piece.position, n.step.dead_zone);
   });
 }
 
-void Passes::step_tensor(std::size_t i, StepNumbers step, std::uint64_t updates, Scratch& scratch) const {
-  const Operand o = buffers_.direction_operand(i, updates + 1);
-  step.scale = scale_of(buffers_, i);
-  const bool measure = measures_operator_norm(o.role);
-  if (const DirectionRow& row = buffers_.direction(i); row.step && !measure) return row.step(o, step, scratch);
-  std::vector<float>& out = scratch.direction;
-  if (out.size() < o.size()) out.resize(o.size());
-  map_direction(o, out.data(), scratch);
-  if (measure) {
-    const double norm = operator_norm(out.data(), o.rows, o.cols, kPowerIterations, scratch.vectors);
-    step.scale = norm > 0 ? static_cast<float>(step.scale / norm) : 0.0f;
-  }
-  parallel_chunks(o.size(), WorkList::kWindow, [&](std::size_t begin, std::size_t end) {
-    fused_step({}, Direction::Identity, step, {o.weights + begin, out.data() + begin, nullptr, nullptr, end - begin});
+void Passes::unpack_part(const std::array<UpdateNumbers, 4>& numbers, BitRange part) {
+  voted_.run(part, [&](const Piece& piece) {
+    const Slice& slice = piece.slice;
+    if (of(numbers, piece.role).last_memory.kind != Memory::None) std::copy_n(slice.gradient, slice.size, slice.first);
   });
+}
+
+void Passes::step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, const DecidedVotes& decided) {
+  prepare(numbers, updates, false);
+  steps_.run([&](const Piece& piece) { step_piece(piece, of(numbers, piece.role), updates); });
+  for_each_tensor(directions_, [&](std::size_t i, Scratch& scratch) {
+    step_tensor(i, of(numbers, buffers_.parameters[i].role).step, updates, scratch);
+  });
+  const auto apply = [&](const Piece& piece) {
+    apply_piece(piece, of(numbers, piece.role).step, updates, decided.words);
+  };
+  if (decided.parts.empty()) voted_.run(apply);
+  for (std::size_t k = 0; k < decided.parts.size(); ++k) {
+    decided.await(k);
+    voted_.run(decided.parts[k], apply);
+  }
+}
+
+void Passes::step_piece(const Piece& piece, const UpdateNumbers& n, std::uint64_t updates) const {
+  const Slice& s = piece.slice;
+  StepNumbers step = n.step;
+  step.scale *= piece.scale;
+  if (Bf16* const x = buffers_.bf16_weights(piece.tensor))
+    fused_step(n.last_memory, n.direction, step,
+               TypedSlice<Bf16, float>{x + piece.first, s.gradient, s.first, s.second, s.size},
+               buffers_.rounding(piece.tensor, updates, piece.first));
+  else
+    fused_step(n.last_memory, n.direction, step, s);
+}
+
+void Passes::apply_piece(const Piece& piece, const StepNumbers& numbers, std::uint64_t updates,
+                         std::span<const std::uint64_t> decided) const {
+  StepNumbers step = numbers;
+  step.scale *= piece.scale;
+  const std::size_t plane = words_for(voted_.size()), size = piece.slice.size;
+  const bool ternary = decided.size() != plane;
+  const std::uint64_t* const words = decided.data();
+  const auto move = [&](auto* weights, const auto&... rounding) {
+    if (ternary)
+      apply_ternary(step, weights, size, {words, words + plane}, piece.position, rounding...);
+    else
+      apply_bits(step, weights, size, words, piece.position, rounding...);
+  };
+  if (Bf16* const x = buffers_.bf16_weights(piece.tensor))
+    move(x + piece.first, buffers_.rounding(piece.tensor, updates, piece.first));
+  else
+    move(piece.slice.weights);
+}
+
+// Functions of whole tensors see fp32 weights; 16-bit ones are widened into scratch memory.
+Operand Passes::widened(Operand o, std::size_t i, Scratch& scratch) const {
+  if (const Bf16* const x = buffers_.bf16_weights(i)) {
+    if (scratch.weights.size() < o.size()) scratch.weights.resize(o.size());
+    o.weights = scratch.weights.data();
+    widen_bf16(o.size(), x, o.weights);
+  }
+  return o;
+}
+
+void Passes::step_tensor(std::size_t i, StepNumbers step, std::uint64_t updates, Scratch& scratch) const {
+  const Operand o = widened(buffers_.direction_operand(i, updates + 1), i, scratch);
+  step.scale *= scale_of(buffers_, i);
+  step_operand(o, step, buffers_.direction(i), scratch);
+  if (Bf16* const x = buffers_.bf16_weights(i)) round_to_bf16(o.size(), o.weights, x, buffers_.rounding(i, updates, 0));
 }
 
 }  // namespace steepest

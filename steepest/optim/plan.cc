@@ -38,7 +38,7 @@ Layout lay_out(const OptimizerRecipe& recipe, std::span<const PlannedParameter> 
   return layout;
 }
 
-void WorkList::add(Role role, const Slice& slice, float scale) {
+void WorkList::add(std::size_t tensor, Role role, const Slice& slice, float scale) {
   const auto part = [](float* array, std::size_t offset) { return array ? array + offset : nullptr; };
   for (std::size_t done = 0; done < slice.size;) {
     const std::size_t room = kWindow - size_ % kWindow;
@@ -46,7 +46,7 @@ void WorkList::add(Role role, const Slice& slice, float scale) {
     if (room == kWindow) windows_.push_back(pieces_.size());
     const Slice cut = {part(slice.weights, done), part(slice.gradient, done), part(slice.first, done),
                        part(slice.second, done), count};
-    pieces_.push_back({role, cut, scale, size_});
+    pieces_.push_back({role, tensor, done, cut, scale, size_});
     size_ += count;
     done += count;
   }

@@ -338,7 +338,8 @@ std::span<const Preset> presets() {
        kAliasPaper,
        "m <- b1 m + (1-b1) g; v <- b2 v + (1-b2) g^2; x <- x - lr sign(m) sqrt((m^2 + eps)/(v + eps))",
        hybrid_but_head(),
-       {"the recursion for the scale d, which is 1 here as in effect in the authors' runs"}},
+       {"the recursion for the scale d, which is 1 here as in effect in the authors' runs; d_mode = \"paper\" follows "
+        "it"}},
       {"alias_scale",
        "Adam's direction with a measured step size; experimental, not in the paper",
        kAliasPaper,

@@ -62,6 +62,7 @@ struct OptimizerRecipe {
   std::uint64_t seed = 1337;      ///< of random start values and of rounding
   std::string step = "schedule";  ///< lr * schedule, or "alias": one measured step size for all main roles
   AliasNumbers alias;             ///< used with step = "alias"
+  std::string d_mode = "fixed";   ///< scale d of the gradients of adam_hybrid: "fixed", 1; "paper", optim/paper_scale.h
   std::array<RoleRecipe, 4> roles;
 
   RoleRecipe& role(Role r) { return roles[static_cast<std::size_t>(r)]; }
@@ -123,7 +124,8 @@ std::vector<std::string> warnings(const OptimizerRecipe& recipe);
 /// per row or column count nothing.
 int state_bytes_per_parameter(const RoleRecipe& role);
 
-/// What the step rule keeps beside it, in bytes: the arrays of alias_step.h. `voted`: this role's signs are voted on.
+/// What the step rule keeps beside it, in bytes: the arrays of alias_step.h, or the signs of paper_scale.h. `voted`:
+/// this role's signs are voted on.
 double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, bool voted);
 
 /// Both together, of gradients that are averaged.

@@ -4,6 +4,7 @@
 
 #include "steepest/optim/alias_step.h"
 #include "steepest/optim/axes.h"
+#include "steepest/optim/paper_scale.h"
 #include "steepest/optim/recipe.h"
 
 namespace steepest {
@@ -84,6 +85,19 @@ Whole clipped_estimators() {
           [inner](const OptimizerRecipe& r) { return if_used(r, inner.get(r.alias)); }};
 }
 
+bool has_hybrid(const OptimizerRecipe& recipe) {
+  return std::any_of(recipe.roles.begin(), recipe.roles.end(),
+                     [](const RoleRecipe& role) { return role.main && role.memory == "adam_hybrid"; });
+}
+
+Whole scale_mode() {
+  Whole key =
+      keys::text("d_mode", &OptimizerRecipe::d_mode, {"fixed", "paper"},
+                 "adam_hybrid: scale d of the gradients; fixed, 1; or paper, its recursion from 1e-8, for study");
+  key.get = [plain = key.get](const OptimizerRecipe& r) { return has_hybrid(r) ? plain(r) : std::nullopt; };
+  return key;
+}
+
 std::vector<Whole> make_keys() {
   using N = AliasNumbers;
   return {
@@ -115,6 +129,7 @@ std::vector<Whole> make_keys() {
       number("gamma_lag", &N::gamma_lag, 0, 1, "alias: 1 steps with the step size measured one step before; default 0"),
       number("alias_warmup", &N::warmup, 0, 1e15, "alias: steps in which the step size rises to gamma_max; default 0"),
       clipped_estimators(),
+      scale_mode(),
   };
 }
 
@@ -156,6 +171,25 @@ void validate_alias(const OptimizerRecipe& recipe) {
                "is not used by step = \"alias\", which measures the step size; remove it, or set gamma_max");
 }
 
+void validate_scale(const OptimizerRecipe& recipe) {
+  for (const auto& given : recipe.given_whole)
+    if (given.key == "d_mode" && !has_hybrid(recipe))
+      fail_key(given.place, "is used by the memory adam_hybrid only; remove it, or use method \"alias_adam\"");
+  if (recipe.d_mode != "paper") return;
+  for (const Role role : kRoles)
+    if (recipe.role(role).main && recipe.role(role).memory != "adam_hybrid")
+      fail_usage(role_section(role), "memory is \"", recipe.role(role).memory,
+                 "\", but d_mode = \"paper\" has one scale for all main roles; give them the memory \"adam_hybrid\"");
+  if (recipe.step == "alias")
+    fail_usage("optimizer",
+               "d_mode is \"paper\" and step is \"alias\", which would size each step twice; choose one of them");
+  if (recipe.aggregate == "vote")
+    fail_usage(
+        "distributed",
+        "aggregate is \"vote\", but d_mode = \"paper\" measures the gradient that all ranks follow; use \"mean\" or "
+        "\"ef-mean\"");
+}
+
 }  // namespace
 
 const std::vector<Key<OptimizerRecipe>>& optimizer_keys() {
@@ -173,9 +207,10 @@ bool measures_step(const OptimizerRecipe& recipe, Role role) {
 }
 
 void validate_step(const OptimizerRecipe& recipe) {
+  validate_scale(recipe);
   if (recipe.step == "alias") return validate_alias(recipe);
-  if (!recipe.given_whole.empty())
-    fail_key(recipe.given_whole.front().place, "is used by step = \"alias\" only; remove it or set step");
+  for (const auto& given : recipe.given_whole)
+    if (given.key != "d_mode") fail_key(given.place, "is used by step = \"alias\" only; remove it or set step");
 }
 
 bool follows_signs_of(const RoleRecipe& role, const char* memory) {
@@ -184,6 +219,7 @@ bool follows_signs_of(const RoleRecipe& role, const char* memory) {
 }
 
 double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, bool voted) {
+  if (recipe.d_mode == "paper") return recipe.role(role).main ? kPaperScaleBytes : 0;
   if (!measures_step(recipe, role)) return 0;
   static const float some = 0;
   AliasTensor tensor;

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "steepest/base/error.h"
+#include "steepest/model/checkpoint_hf.h"
 #include "steepest/model/json.h"
 
 namespace steepest {
@@ -107,7 +108,7 @@ TrainerJson parse_trainer_json(const std::string& text, const std::string& place
 std::vector<TensorView> views_of(std::span<const NamedTensor> tensors) {
   std::vector<TensorView> views;
   for (const NamedTensor& tensor : tensors)
-    views.push_back({tensor.name, Dtype::F32, tensor.value.sizes().vec(), bytes_of(tensor.value)});
+    views.push_back({tensor.name, dtype_of(tensor.value), tensor.value.sizes().vec(), bytes_of(tensor.value)});
   return views;
 }
 

@@ -18,7 +18,7 @@ namespace steepest {
 /// A copy of a tensor that is to be written.
 struct NamedTensor {
   std::string name;
-  at::Tensor value;  ///< fp32, contiguous
+  at::Tensor value;  ///< fp32 or bf16, contiguous
 };
 
 /// The tensors as the safetensors writer takes them; they point into `tensors`.

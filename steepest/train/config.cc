@@ -53,7 +53,9 @@ const std::vector<Key<TrainSection>>& train_keys() {
       number<S>("warmup_steps", &S::warmup_steps, 0, kHuge, "steps of linear warm-up"),
       number<S>("final_lr_fraction", &S::final_lr_fraction, 0, 1, "learning rate of the last step over the peak"),
       number<S>("decay_fraction", &S::decay_fraction, 0, 1, "share of the steps that wsd decays in"),
-      text<S>("precision", &S::precision, {"bf16", "fp32"}, "bf16: matrix products in bf16 over fp32 weights"),
+      text<S>("precision", &S::precision, {"bf16", "fp32", "bf16-weights"},
+              "bf16: matrix products in bf16 over fp32 weights; bf16-weights: the weights themselves in bf16, rounded "
+              "stochastically; fp32"),
       number<S>("clip_norm", &S::clip_norm, 0, kHuge, "global l2 norm the gradient is clipped to; 0 is off"),
       text<S>("non_finite", &S::non_finite, {"skip", "refuse", "abstain"},
               "what a non-finite gradient does: skip the step on all ranks, stop, or (votes) not count that rank"),
@@ -94,9 +96,20 @@ const std::vector<Key<DistributedSection>>& distributed_keys() {
               "vote on a zero: + and - in turn; 0, which sends two bits each way; or always +, which drifts"),
       text<S>("tie", &S::tie, {"parity", "plus"},
               "what a tie of an even number of votes is worth: + and - in turn, or always +, which moves the optimum"),
+      text<S>("vote_per", &S::vote_per, {"rank", "machine"},
+              "who votes: every rank; or every machine, by the exact mean of the gradients of its ranks"),
+      text<S>("scheme", &S::scheme, {"shards", "all-gather", "halving", "auto"},
+              "how votes travel: all-to-all of shards; everything to everyone; counts added up pair by pair; or what a "
+              "probe of latency and bandwidth at the start finds quickest"),
+      flag<S>("overlap", &S::overlap,
+              "exchange parts of the gradient while the backward pass still computes; the same bits either way"),
+      number<S>("bucket_kib", &S::bucket_kib, 0, 25600,
+                "KiB of sign bits that travel together (8,192 parameters each); 0: an eighth of all, 64 to 1,024"),
       number<S>("timeout", &S::timeout, 1, 86400, "seconds without an answer after which a rank counts as dead"),
       number<S>("replica_check_every", &S::replica_check_every, 0, kHuge,
                 "steps between hash checks of the replicas; 0 is off"),
+      text<S>("listen", &S::listen, {},
+              "interface or address of this machine to accept other ranks on; else the one towards the master"),
       flag<S>("byzantine", &S::byzantine,
               "votes that ranks which lie cannot split: everybody counts all votes and compares what came from whom"),
       number<S>("simulated_workers", &S::simulated_workers, 0, 1024,
@@ -187,6 +200,10 @@ void refuse_contradictions(const RunConfig& config) {
   const DistributedSection& distributed = config.distributed;
   if (config.optimizer.step == "alias") {
     const std::string place = "[optimizer] step";
+    if (train.precision == "bf16-weights")
+      fail_key("[train] precision",
+               "is \"bf16-weights\", but step = \"alias\" measures displacements of the weights, which their rounding "
+               "hides; use \"bf16\" or \"fp32\"");
     if (distributed.aggregate == "ef-mean")
       fail_key(
           place,
@@ -208,6 +225,19 @@ void refuse_contradictions(const RunConfig& config) {
   if (!vote && (distributed.zero != defaults.zero || distributed.tie != defaults.tie))
     fail_key(distributed.zero != defaults.zero ? "[distributed] zero" : "[distributed] tie",
              "means nothing to aggregate \"", distributed.aggregate, "\"; remove it or use \"vote\"");
+  if (!vote && (distributed.vote_per != defaults.vote_per || distributed.scheme != defaults.scheme))
+    fail_key(distributed.scheme != defaults.scheme ? "[distributed] scheme" : "[distributed] vote_per",
+             "means nothing to aggregate \"", distributed.aggregate, "\"; remove it or use \"vote\"");
+  if (distributed.scheme == "halving" && distributed.zero == "zero")
+    fail_key("[distributed] scheme",
+             "is \"halving\", which adds up votes of one bit, but zero = \"zero\" makes them two; use \"shards\"");
+  if (distributed.vote_per == "machine" && config.optimizer.step == "alias")
+    fail_key("[distributed] vote_per",
+             "is \"machine\", but the ranks of step \"alias\" measure by themselves; use \"rank\"");
+  if (distributed.vote_per == "machine" && train.non_finite == "abstain")
+    fail_key(
+        "[distributed] vote_per",
+        "is \"machine\", whose gradient is not finite on all its ranks when it is on one; use non_finite = \"skip\"");
   if (distributed.zero == "zero" && distributed.tie == "plus")
     fail_key("[distributed] tie", "is \"plus\", but with zero = \"zero\" a tie is 0; remove one of them");
   if (!vote && train.non_finite == "abstain")

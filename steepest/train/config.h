@@ -57,8 +57,13 @@ struct DistributedSection {
   std::int64_t block = 4096;
   std::string zero = "parity";
   std::string tie = "parity";
+  std::string vote_per = "rank";
+  std::string scheme = "shards";
+  bool overlap = true;
+  std::int64_t bucket_kib = 0;
   std::int64_t timeout = 300;
   std::int64_t replica_check_every = 100;
+  std::string listen;
   bool byzantine = false;
   std::int64_t simulated_workers = 0;  ///< 0: none
   double heterogeneity = 0;

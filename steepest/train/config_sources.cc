@@ -106,7 +106,8 @@ std::vector<Assignment> read_environment(std::span<const std::string> entries) {
     if (!entry.starts_with(prefix) || equals == std::string::npos) continue;
     const std::string variable = entry.substr(0, equals);
     const std::string rest = variable.substr(prefix.size());
-    if (rest == "KERNELS") continue;  // the kernels' own switch, see steepest/kernels
+    if (rest == "KERNELS") continue;              // the kernels' own switch, see steepest/kernels
+    if (rest.starts_with("JOB_TOKEN")) continue;  // the job's secret, see steepest/comm/launch.h
     const auto section = std::find_if(sections.begin(), sections.end(), [&](const std::string& name) {
       return rest.starts_with(upper_with_underscores(name) + '_');
     });

@@ -12,6 +12,7 @@
 #include "steepest/model/scion_init.h"
 #include "steepest/model/tokenizer.h"
 #include "steepest/optim/axes.h"
+#include "steepest/train/step.h"
 
 namespace steepest {
 namespace fs = std::filesystem;
@@ -83,8 +84,9 @@ RunData open_data(const RunConfig& config, const fs::path& out, ProcessGroup& gr
 
 Llama make_model(const RunConfig& config, const RunData& data) {
   const bool fresh = config.model.init_from.empty();
-  Llama model = fresh ? Llama(configured_model(config, data), static_cast<std::uint64_t>(config.train.seed))
-                      : load_llama(config.model.init_from);
+  const at::ScalarType type = weight_type_of(config.train);
+  Llama model = fresh ? Llama(configured_model(config, data), static_cast<std::uint64_t>(config.train.seed), type)
+                      : load_llama(config.model.init_from, type);
   if (config.model.init == "scion") {
     ScionRadii radii;
     for (const Role role : kRoles)

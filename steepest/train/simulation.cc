@@ -40,7 +40,7 @@ int worker_count(const RunConfig& config, const ProcessGroup& group) {
 std::uint64_t bytes_of_a_rank(int ranks, std::size_t averaged, std::size_t voted, std::size_t planes,
                               std::size_t compressed, std::size_t blocks) {
   const double others = ranks - 1, share = 2 * others / ranks;
-  const double told = others * (1 + 3 * sizeof(double));
+  const double told = others * 4 * sizeof(double);
   const double mean = share * 4 * static_cast<double>(averaged);
   const double messages = vote_scheme_for(ranks) == VoteScheme::Shards ? 2 * others : others;
   const double vote =

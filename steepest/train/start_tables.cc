@@ -27,7 +27,11 @@ std::string row(std::string_view name, const std::string& value) {
 std::string start_tables(const RunConfig& config, const Llama& model, const Optimizer& optimizer,
                          std::uint64_t worker_bytes, const Loader& loader, const ProcessGroup& group) {
   std::int64_t parameters = 0;
-  for (const Parameter& parameter : model.parameters()) parameters += parameter.value.numel();
+  double weights = 0;
+  for (const Parameter& parameter : model.parameters()) {
+    parameters += parameter.value.numel();
+    weights += static_cast<double>(parameter.value.nbytes());
+  }
   const TrainSection& train = config.train;
   const std::int64_t windows = train.batch_tokens / config.data.sequence_length;
   const int workers = worker_count(config, group);
@@ -41,25 +45,28 @@ std::string start_tables(const RunConfig& config, const Llama& model, const Opti
                             static_cast<double>(train.batch_tokens) * static_cast<double>(train.max_steps) /
                                 static_cast<double>(loader.tokens()),
                             " epochs"));
+  const bool even = windows % workers == 0;
+  const char* const who = simulates(config) ? " simulated workers" : " rank(s)";
   out +=
-      row("batch", concat(train.batch_tokens, " tokens = ", workers,
-                          simulates(config) ? " simulated workers x " : " rank(s) x ", (per_rank + micro - 1) / micro,
-                          " micro-batches x ", micro, " windows x ", config.data.sequence_length, " tokens"));
+      row("batch", even ? concat(train.batch_tokens, " tokens = ", workers, who, " x ", (per_rank + micro - 1) / micro,
+                                 " micro-batches x ", micro, " windows x ", config.data.sequence_length, " tokens")
+                        : concat(train.batch_tokens, " tokens = ", windows, " windows x ", config.data.sequence_length,
+                                 " tokens; ", workers, who, " take ", per_rank, " or ", per_rank + 1, " windows each"));
   out += row("steps", concat(train.max_steps, ", ", train.schedule, ", warm-up ", train.warmup_steps));
   out += row("precision", train.precision);
   const std::string bears = concat(", byzantine: bears ", tolerated_liars(workers), " rank(s) that lie in any way");
   if (workers > 1) out += row("aggregate", config.distributed.aggregate + (config.distributed.byzantine ? bears : ""));
   out += "\nParameter groups\n" + optimizer.table();
 
-  const double weights = 4.0 * static_cast<double>(parameters);
+  const double gradients = 4.0 * static_cast<double>(parameters);
   const double state = static_cast<double>(optimizer.state_bytes());
   out += "\nMemory\n";
   out += row("weights", mebibytes(weights));
-  out += row("gradients", mebibytes(weights));
+  out += row("gradients", mebibytes(gradients));
   out += row("optimizer state", mebibytes(state));
   const auto of_workers = static_cast<double>(worker_bytes);
   if (of_workers > 0) out += row(simulates(config) ? "workers" : "error feedback", mebibytes(of_workers));
-  out += row("sum", mebibytes(2 * weights + state + of_workers));
+  out += row("sum", mebibytes(weights + gradients + state + of_workers));
   return out;
 }
 

@@ -32,7 +32,11 @@ StepReport report_of(const Agreed& agreed) {
 }  // namespace
 
 Precision precision_of(const TrainSection& train) {
-  return train.precision == "bf16" ? Precision::Bf16 : Precision::Fp32;
+  return train.precision == "fp32" ? Precision::Fp32 : Precision::Bf16;
+}
+
+at::ScalarType weight_type_of(const TrainSection& train) {
+  return train.precision == "bf16-weights" ? at::kBFloat16 : at::kFloat;
 }
 
 StepRunner::StepRunner(Llama& model, Optimizer& optimizer, const Loader& loader, ProcessGroup& group,
@@ -43,14 +47,13 @@ StepRunner::StepRunner(Llama& model, Optimizer& optimizer, const Loader& loader,
       group_(group),
       config_(config),
       windows_per_step_(config.train.batch_tokens / config.data.sequence_length),
-      windows_per_worker_(windows_per_step_ / worker_count(config, group)),
+      workers_(worker_count(config, group)),
       aggregate_(optimizer, group, config) {
-  const int workers = worker_count(config, group);
-  if (windows_per_step_ % workers != 0)
-    fail_key("[train] batch_tokens", "makes ", windows_per_step_, " windows a step, which ", workers,
-             simulates(config) ? " simulated workers" : " ranks", " cannot share equally; choose a multiple of ",
-             config.data.sequence_length * workers);
-  if (config.distributed.heterogeneity > 0) heterogeneous_.emplace(loader, workers, config.distributed.heterogeneity);
+  if (windows_per_step_ < workers_)
+    fail_key("[train] batch_tokens", "makes ", windows_per_step_, " windows a step, fewer than the ", workers_,
+             simulates(config) ? " simulated workers" : " ranks", "; choose at least ",
+             config.data.sequence_length * workers_);
+  if (config.distributed.heterogeneity > 0) heterogeneous_.emplace(loader, workers_, config.distributed.heterogeneity);
   if (simulates(config))
     simulation_ = std::make_unique<Simulation>(
         optimizer, config, [this](std::int64_t t, int worker) { return accumulate_gradients(t, worker); });
@@ -65,9 +68,11 @@ std::uint64_t StepRunner::worker_state_bytes() const {
 
 StepReport StepRunner::run(std::int64_t t, bool stop_requested) {
   if (simulation_) return simulation_->run(t, stop_requested);
-  const double comm_before = aggregate_.comm_ms();
+  const double comm_before = aggregate_.comm_ms(), exposed_before = aggregate_.exposed_ms();
   optimizer_.zero_gradients();
-  const double local_loss = accumulate_gradients(t, group_.rank());
+  aggregate_.begin(schedule_factor(config_.train, t) * main_lr(config_.optimizer));
+  const double local_loss =
+      accumulate_gradients(t, group_.rank(), [this](std::size_t first) { aggregate_.ready(first); });
   const Agreed agreed = aggregate_.agree(local_loss, stop_requested);
   StepReport report = report_of(agreed);
   if (agreed.skip) {
@@ -78,6 +83,7 @@ StepReport StepRunner::run(std::int64_t t, bool stop_requested) {
     give_further_gradients(t, agreed.loss);
   }
   report.comm_ms = aggregate_.comm_ms() - comm_before;
+  report.exposed_ms = aggregate_.exposed_ms() - exposed_before;
   return report;
 }
 
@@ -106,13 +112,19 @@ void StepRunner::observe() {
   optimizer_.finish_observation(static_cast<double>(windows_per_step_));
 }
 
+StepRunner::Share StepRunner::share_of(int worker) const {
+  const std::int64_t first = windows_per_step_ * worker / workers_;
+  return {first, windows_per_step_ * (worker + 1) / workers_ - first};
+}
+
 // Windows first, first + 1, ... of the worker's share of step t.
 void StepRunner::fill(std::int64_t t, int worker, std::int64_t first, at::Tensor& inputs, at::Tensor& targets) const {
   auto* const in = inputs.data_ptr<std::int64_t>();
   auto* const out = targets.data_ptr<std::int64_t>();
-  const auto sample = static_cast<std::uint64_t>(t * windows_per_step_ + worker * windows_per_worker_ + first);
+  const auto sample = static_cast<std::uint64_t>(t * windows_per_step_ + share_of(worker).first + first);
   if (!heterogeneous_) return loader_.fill(sample, static_cast<std::size_t>(inputs.size(0)), in, out);
-  const auto count = static_cast<std::uint64_t>(t * windows_per_worker_ + first);
+  const std::int64_t most = (windows_per_step_ + workers_ - 1) / workers_;
+  const auto count = static_cast<std::uint64_t>(t * most + first);
   for (std::int64_t i = 0; i < inputs.size(0); ++i) {
     const auto k = static_cast<std::uint64_t>(i);
     const std::uint64_t window = heterogeneous_->window_of(worker, count + k, sample + k);
@@ -120,20 +132,21 @@ void StepRunner::fill(std::int64_t t, int worker, std::int64_t first, at::Tensor
   }
 }
 
-double StepRunner::accumulate_gradients(std::int64_t t, int worker) {
+double StepRunner::accumulate_gradients(std::int64_t t, int worker, const GradientsFinal& on_final) {
   const std::int64_t length = config_.data.sequence_length;
-  const std::int64_t micro = std::min(config_.train.micro_batch_size, windows_per_worker_);
-  const auto rows = [&](std::size_t i) {
-    return std::min(micro, windows_per_worker_ - static_cast<std::int64_t>(i) * micro);
-  };
+  const std::int64_t windows = share_of(worker).count;
+  const std::int64_t micro = std::min(config_.train.micro_batch_size, windows);
+  const auto rows = [&](std::size_t i) { return std::min(micro, windows - static_cast<std::int64_t>(i) * micro); };
+  const auto batches = static_cast<std::size_t>((windows + micro - 1) / micro);
   const auto loss = [&](std::size_t i) {
     at::Tensor inputs = at::empty({rows(i), length}, at::kLong);
     at::Tensor targets = at::empty({rows(i), length}, at::kLong);
     fill(t, worker, static_cast<std::int64_t>(i) * micro, inputs, targets);
-    return model_.loss(inputs, targets, precision_of(config_.train));
+    return model_.loss(inputs, targets, precision_of(config_.train), i + 1 == batches ? on_final : GradientsFinal());
   };
-  return backprop(static_cast<std::size_t>((windows_per_worker_ + micro - 1) / micro), loss, [&](std::size_t i) {
-    return static_cast<double>(rows(i)) / static_cast<double>(windows_per_worker_);
+  return backprop(batches, loss, [&](std::size_t i) {
+    // A worker with more windows counts for more, so that the mean over workers is that of the batch.
+    return static_cast<double>(rows(i) * workers_) / static_cast<double>(windows_per_step_);
   });
 }
 
@@ -141,12 +154,11 @@ void StepRunner::update(std::int64_t t, const Agreed& agreed, StepReport& report
   const double clip = config_.train.clip_norm;
   if (clip > 0 && agreed.grad_norm > clip) optimizer_.scale_gradients(static_cast<float>(clip / agreed.grad_norm));
   const double factor = schedule_factor(config_.train, t);
-  const double comm_before = aggregate_.comm_ms();
+  const double exposed_before = aggregate_.exposed_ms();
   const Stopwatch watch;
-  const std::span<const std::uint64_t> decided = aggregate_.exchange(agreed, factor * main_lr(config_.optimizer));
-  optimizer_.step(factor, decided);
+  optimizer_.step(factor, aggregate_.exchange(agreed, factor * main_lr(config_.optimizer)));
+  report.optimizer_ms = watch.ms() - (aggregate_.exposed_ms() - exposed_before);
   report.sign_agreement = aggregate_.sign_agreement();
-  report.optimizer_ms = watch.ms() - (aggregate_.comm_ms() - comm_before);
 }
 
 }  // namespace steepest

@@ -28,19 +28,22 @@ struct StepReport {
   std::string distrust;          ///< byzantine: which ranks were caught lying
   bool stop_requested = false;   ///< some rank was asked to stop
   double optimizer_ms = 0;       ///< update alone
-  double comm_ms = 0;            ///< waiting for other ranks
-  std::optional<double>
-      sign_agreement;  ///< share of this rank's votes that equal the decision; of simulated workers, the mean
+  double comm_ms = 0;            ///< talking to other ranks
+  double exposed_ms = 0;         ///< of that, what nothing else was done in
+  /// Share of this rank's votes that equal the decision; of simulated workers, the mean.
+  std::optional<double> sign_agreement;
   std::uint64_t simulated_bytes = 0;  ///< what a real rank would have sent where workers are simulated
 };
 
-/// The precision of matrix products that [train] precision names.
+/// The precision of matrix products that [train] precision names, and the type of the weights.
 Precision precision_of(const TrainSection& train);
+at::ScalarType weight_type_of(const TrainSection& train);
 
 /// Runs steps of one model on one rank, or of all simulated workers on one process.
 class StepRunner {
  public:
-  /// UsageError when the batch does not divide over the ranks or simulated workers.
+  /// The windows of a batch are shared as evenly as they can be. UsageError when there are fewer than ranks or
+  /// simulated workers.
   StepRunner(Llama& model, Optimizer& optimizer, const Loader& loader, ProcessGroup& group, const RunConfig& config);
   ~StepRunner();
 
@@ -60,7 +63,12 @@ class StepRunner {
   void observe();
 
  private:
-  double accumulate_gradients(std::int64_t t, int worker);
+  /// A worker's windows of a batch.
+  struct Share {
+    std::int64_t first = 0, count = 0;
+  };
+  Share share_of(int worker) const;
+  double accumulate_gradients(std::int64_t t, int worker, const GradientsFinal& on_final = {});
   void fill(std::int64_t t, int worker, std::int64_t first, at::Tensor& inputs, at::Tensor& targets) const;
   void give_further_gradients(std::int64_t t, double loss);
   void update(std::int64_t t, const Agreed& agreed, StepReport& report);
@@ -71,7 +79,7 @@ class StepRunner {
   ProcessGroup& group_;
   const RunConfig& config_;
   std::int64_t windows_per_step_;
-  std::int64_t windows_per_worker_;
+  int workers_;
   std::optional<WorkerWindows> heterogeneous_;
   Aggregate aggregate_;
   std::unique_ptr<Simulation> simulation_;

@@ -19,6 +19,7 @@
 #include "steepest/train/schedule.h"
 #include "steepest/train/setup.h"
 #include "steepest/train/simulation.h"
+#include "steepest/train/slow_ranks.h"
 #include "steepest/train/step.h"
 
 namespace steepest {
@@ -54,6 +55,17 @@ class StepTimer {
   std::deque<double> recent_;
 };
 
+/// What all ranks must have alike: where each of them listens is its own matter.
+std::string shared_recipe(RunConfig config) {
+  config.distributed.listen.clear();
+  return to_toml(config);
+}
+
+std::unique_ptr<ProcessGroup> connect(Launch launch, const DistributedSection& section) {
+  launch.listen = section.listen;
+  return ProcessGroup::connect(launch, std::chrono::seconds(section.timeout));
+}
+
 /// The run between set-up and end; members are in order of construction.
 class Run {
  public:
@@ -62,8 +74,8 @@ class Run {
         out_(request.out),
         stop_(request.stop),
         reporter_(reporter),
-        group_(ProcessGroup::connect(request.launch, std::chrono::seconds(config_.distributed.timeout))) {
-    require_equal(*group_, "recipe", to_toml(config_));
+        group_(connect(request.launch, config_.distributed)) {
+    require_equal(*group_, "recipe", shared_recipe(config_));
     claim_folder(request.resume);
     data_ = open_data(config_, out_, *group_, reporter_);
     model_.emplace(make_model(config_, data_));
@@ -85,6 +97,7 @@ class Run {
       write_file_atomic(out_ / "recipe.toml", to_toml(config_));
       metrics_.emplace(out_, state_.step + 1);
       say(start_tables(config_, *model_, *optimizer_, steps_->worker_state_bytes(), *loader_, *group_));
+      if (const std::string& note = steps_->aggregate().note(); !note.empty()) say(note);
       if (const std::string warnings = warnings_for(config_); !warnings.empty()) say(warnings);
       if (!resumed_from_.empty()) say(concat("resumed from ", resumed_from_.string(), " after step ", state_.step));
     }
@@ -151,7 +164,7 @@ class Run {
     const auto start = std::chrono::steady_clock::now();
     const std::int64_t t = state_.step;
     group_->set_place(concat("step ", t + 1));
-    const std::uint64_t sent_before = group_->bytes_sent();
+    const std::uint64_t sent_before = steps_->aggregate().bytes_sent();
     const StepReport report = steps_->run(t, stop_ != nullptr && *stop_);
     ++state_.step;
     state_.updates = optimizer_->updates();
@@ -162,9 +175,11 @@ class Run {
       say(concat("warning: step ", state_.step, ": ", report.distrust));
     distrust_ = report.distrust;
     if (const auto warning = optimizer_->take_warning()) say("warning: " + *warning);
+    const double own_ms = seconds_since(start) * 1e3 - report.exposed_ms;
     const std::int64_t check_every = config_.distributed.replica_check_every;
     if (group_->world_size() > 1 && check_every > 0 && state_.step % check_every == 0) check_weights();
-    const std::uint64_t sent = group_->bytes_sent() - sent_before + report.simulated_bytes;
+    if (const auto slow = slow_ranks_.add(state_.step, own_ms)) say(concat("warning: step ", state_.step, ": ", *slow));
+    const std::uint64_t sent = steps_->aggregate().bytes_sent() - sent_before + report.simulated_bytes;
     const double seconds = seconds_since(start);
     timer_.add(seconds);
     const std::optional<double> val_loss = evaluate_if_due();
@@ -232,7 +247,7 @@ class Run {
         {"mem/optimizer_state_bytes", static_cast<double>(optimizer_->state_bytes() + steps_->worker_state_bytes())},
         {"comm/bytes_sent", static_cast<double>(sent)},
         {"comm/ms", report.comm_ms},
-        {"comm/exposed_ms", report.comm_ms},
+        {"comm/exposed_ms", report.exposed_ms},
         {"opt/skipped_steps", static_cast<double>(state_.skipped_steps)}};
     if (val_loss) row["val/loss"] = *val_loss;
     if (measured) {
@@ -244,6 +259,10 @@ class Run {
       row["opt/largest_ratio"] = measured->largest_ratio;
       row["opt/largest_weight"] = measured->weight_max;
       row["opt/skipped_refreshes"] = static_cast<double>(measured->skipped_refreshes);
+    }
+    if (const auto d = optimizer_->paper_scale()) {
+      row["opt/d"] = *d;
+      row["opt/step_size"] = lr * *d;
     }
     if (report.sign_agreement) row["opt/sign_agreement"] = *report.sign_agreement;
     metrics_->write(state_.step, row);
@@ -279,6 +298,7 @@ class Run {
   fs::path resumed_from_;
   std::string distrust_;
   StepTimer timer_;
+  SlowRanks slow_ranks_{*group_};
 };
 
 }  // namespace

@@ -124,6 +124,10 @@ SosResult tune(const TuneRequest& request, const Reporter& reporter,
     fail_usage("optimizer", "step is \"", config.optimizer.step,
                "\", which measures its step size; there is nothing to "
                "tune, choose a method with a learning rate");
+  if (config.train.precision == "bf16-weights")
+    fail_key("[train] precision",
+             "is \"bf16-weights\", but tuning measures displacements of the weights, which their rounding hides; use "
+             "\"bf16\" or \"fp32\"");
   const DistributedSection& distributed = config.distributed;
   if (distributed.aggregate == "ef-mean" || distributed.zero == "zero" || config.train.non_finite == "abstain")
     fail_usage("distributed",

@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <fstream>
+#include <sstream>
 
 #include "steepest/base/hash.h"
 #include "steepest/comm/vote.h"
@@ -222,6 +224,59 @@ TEST(Processes, TheListeningInterfaceCanBeChosen) {
     EXPECT_EQ(rank.code, 0);
   expect_sentence(run("sum", {with(job(2, ranks::free_port()), "GLOO_SOCKET_IFNAME", "nope0")[0]}).front(), 2,
                   "environment variable GLOO_SOCKET_IFNAME is \"nope0\"");
+}
+
+TEST(Processes, ListenOnLoopbackWhenAllAreOnThisMachine) {
+  for (const Ended& rank : run("listening", job(2, ranks::free_port()))) {
+    EXPECT_EQ(rank.code, 0) << rank.err;
+    EXPECT_NE(rank.out, "");
+    std::istringstream addresses(rank.out);
+    for (std::string address; addresses >> address;) EXPECT_EQ(address, "127.0.0.1");
+  }
+}
+
+TEST(Processes, OneSecretOnAllRanksLetsThemMeet) {
+  const std::string path = testing::TempDir() + "/job_token";
+  std::ofstream(path) << "correct horse\n";
+  auto environments = with(job(3, ranks::free_port()), "STEEPEST_JOB_TOKEN", "correct horse");
+  environments[1].erase("STEEPEST_JOB_TOKEN");
+  environments[1]["STEEPEST_JOB_TOKEN_FILE"] = path;
+  for (const Ended& rank : run("sum", environments)) EXPECT_EQ(rank.code, 0) << rank.err;
+}
+
+TEST(Processes, AnotherSecretOrNoneIsRefusedOnBothSides) {
+  for (const char* other : {"correct house", ""}) {
+    auto environments = with(job(2, ranks::free_port()), "STEEPEST_JOB_TOKEN", "correct horse");
+    environments[1]["STEEPEST_JOB_TOKEN"] = other;
+    const auto ended = run("sum", environments);
+    expect_sentence(ended[0], 1, "[distributed] rank 0 of 2: rank 1 has another STEEPEST_JOB_TOKEN");
+    expect_sentence(ended[1], 1, "[distributed] rank 1 of 2: who answers at 127.0.0.1:");
+    EXPECT_EQ((ended[0].err + ended[1].err).find("horse"), std::string::npos);
+  }
+}
+
+TEST(Processes, AnUnreadableSecretIsNamed) {
+  const auto environments = with(job(2, ranks::free_port()), "STEEPEST_JOB_TOKEN_FILE", "/nonexistent/token");
+  expect_sentence(run("sum", {environments[1]}).front(), 2, "STEEPEST_JOB_TOKEN_FILE is \"/nonexistent/token\"");
+  expect_sentence(run("sum", {with(environments, "STEEPEST_JOB_TOKEN", "x")[1]}).front(), 2,
+                  "both STEEPEST_JOB_TOKEN and STEEPEST_JOB_TOKEN_FILE are set");
+}
+
+// Rank 3 waits for rank 2 alone, which waits for rank 1, which waits for rank 0.
+TEST(Processes, AChainOfRanksNamesTheOneThatFailedFirst) {
+  const struct {
+    const char* how;
+    const char* end;
+  } ways[] = {{"kill", "gone"}, {"stop", "silent"}};
+  for (const auto& way : ways) {
+    const auto ended =
+        run("chain", with(with(with(job(4, ranks::free_port()), "VICTIM", "0"), "HOW", way.how), "TEST_TIMEOUT", "8"));
+    EXPECT_EQ(ended[1].code, 1) << ended[1].err;
+    for (const int r : {2, 3})
+      expect_sentence(
+          ended[static_cast<std::size_t>(r)], 1,
+          concat("[distributed] rank ", r, " of 4, step 12: rank 0 is ", way.end, " (found through rank ", r - 1));
+  }
 }
 
 // torchrun's agent serves one store for all attempts of a job: what an attempt leaves must not disturb the next.

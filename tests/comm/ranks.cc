@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/tcp.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -61,23 +62,61 @@ void scenario_sum(ProcessGroup& group) {
   group.barrier();
 }
 
-// Twenty steps; in step 12 of the first attempt the rank named by VICTIM goes away in the way named by HOW.
-void scenario_victim(ProcessGroup& group) {
+// In step 12 of the first attempt the rank named by VICTIM goes away in the way named by HOW.
+void suffer(const ProcessGroup& group, int step) {
   const bool first_attempt = variable("TORCHELASTIC_RESTART_COUNT", "0") == "0";
-  const bool victim = first_attempt && std::stoi(variable("VICTIM", "-1")) == group.rank();
+  if (step != 12 || !first_attempt || std::stoi(variable("VICTIM", "-1")) != group.rank()) return;
+  const std::string how = variable("HOW", "kill");
+  if (how == "kill") raise(SIGKILL);
+  if (how == "stop") raise(SIGSTOP);
+  if (how == "throw") throw Error("the victim failed");
+}
+
+void scenario_victim(ProcessGroup& group) {
   std::vector<float> values(200000, 1.0f);
   for (int step = 0; step < 20; ++step) {
     group.set_place(concat("step ", step));
-    if (victim && step == 12) {
-      const std::string how = variable("HOW", "kill");
-      if (how == "kill") raise(SIGKILL);
-      if (how == "stop") raise(SIGSTOP);
-      if (how == "throw") throw Error("the victim failed");
-    }
+    suffer(group, step);
     group.sum(std::span<float>(values));
   }
   group.barrier();
   std::puts("20 steps");
+}
+
+// In each step all meet, then each rank waits for the one before it.
+void scenario_chain(ProcessGroup& group) {
+  const auto ranks = static_cast<std::size_t>(group.world_size());
+  const auto me = static_cast<std::size_t>(group.rank());
+  const std::byte token{};
+  std::byte received{};
+  for (int step = 0; step < 20; ++step) {
+    group.set_place(concat("step ", step));
+    group.barrier();
+    suffer(group, step);
+    for (std::size_t r = 0; r + 1 < ranks; ++r) {
+      std::vector<std::span<const std::byte>> outgoing(ranks);
+      std::vector<std::span<std::byte>> incoming(ranks);
+      if (me == r) outgoing[r + 1] = {&token, 1};
+      if (me == r + 1) incoming[r] = {&received, 1};
+      group.exchange(outgoing, incoming);
+    }
+  }
+  group.barrier();
+}
+
+// The addresses of the sockets on which this process listens.
+void scenario_listening(ProcessGroup&) {
+  for (int descriptor = 0; descriptor < 1024; ++descriptor) {
+    int listens = 0;
+    socklen_t size = sizeof listens;
+    if (getsockopt(descriptor, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0 || !listens) continue;
+    sockaddr_storage own{};
+    socklen_t own_size = sizeof own;
+    std::array<char, 64> text{};
+    getsockname(descriptor, reinterpret_cast<sockaddr*>(&own), &own_size);
+    getnameinfo(reinterpret_cast<sockaddr*>(&own), own_size, text.data(), text.size(), nullptr, 0, NI_NUMERICHOST);
+    std::puts(text.data());
+  }
 }
 
 // Bytes that the group counts and bytes that the kernel counts for votes on 8 M parameters.
@@ -124,9 +163,9 @@ void scenario_sockets(ProcessGroup&) {
 
 const std::map<std::string, std::function<void(ProcessGroup&)>>& scenarios() {
   static const std::map<std::string, std::function<void(ProcessGroup&)>> table = {
-      {"sum", scenario_sum},    {"victim", scenario_victim},     {"bytes", scenario_bytes},
-      {"vote", scenario_vote},  {"disagree", scenario_disagree}, {"sockets", scenario_sockets},
-      {"sizes", scenario_sizes}};
+      {"sum", scenario_sum},     {"victim", scenario_victim},     {"bytes", scenario_bytes},
+      {"vote", scenario_vote},   {"disagree", scenario_disagree}, {"sockets", scenario_sockets},
+      {"sizes", scenario_sizes}, {"chain", scenario_chain},       {"listening", scenario_listening}};
   return table;
 }
 

@@ -172,7 +172,7 @@ TEST(SignSpec, Item9_1_3_VoteEqualsAPlainCount) {
 TEST(SignSpec, Item9_1_3_TernaryVoteEqualsAPlainCount) {
   constexpr std::size_t kWords = 19;
   auto negative = random_votes(256, kWords, 2), nonzero = random_votes(256, kWords, 3);
-  std::vector<TernaryPlanes> voters;
+  std::vector<ConstTernaryPlanes> voters;
   for (unsigned m = 0; m < 256; ++m) {
     for (std::size_t w = 0; w < kWords; ++w) negative[m][w] &= nonzero[m][w];
     voters.push_back({negative[m].data(), nonzero[m].data()});
@@ -196,11 +196,11 @@ TEST(SignSpec, Item9_1_3_TernaryVoteEqualsAPlainCount) {
 
 TEST(SignSpec, Item9_1_3_TernaryVoteOfNobodyOrInPlace) {
   std::vector<std::uint64_t> a = {0b0011}, za = {0b0111}, b = {0b0001}, zb = {0b1101};
-  const TernaryPlanes voters[] = {{a.data(), za.data()}, {b.data(), zb.data()}};
-  vote_ternary(voters, 1, voters[1]);  // -2, -1, +2, +1, and zeros above
+  const ConstTernaryPlanes voters[] = {{a.data(), za.data()}, {b.data(), zb.data()}};
+  vote_ternary(voters, 1, {b.data(), zb.data()});  // -2, -1, +2, +1, and zeros above
   EXPECT_EQ(b[0], 0b0011u);
   EXPECT_EQ(zb[0], 0b1111u);
-  vote_ternary({}, 1, voters[0]);
+  vote_ternary({}, 1, {a.data(), za.data()});
   EXPECT_EQ(a[0], 0u);
   EXPECT_EQ(za[0], 0u);
 }
@@ -219,8 +219,7 @@ TEST(SignSpec, Item9_1_3_JunkInPaddingNeverMatters) {
       const auto weights_after = [&](const std::vector<std::uint64_t>& minus, const std::uint64_t* some) {
         std::vector<float> x(kBits + 64, 2.0f);
         if (some)
-          apply_ternary({.lr = 1}, x.data(), kBits,
-                        {const_cast<std::uint64_t*>(minus.data()), const_cast<std::uint64_t*>(some)}, 0);
+          apply_ternary({.lr = 1}, x.data(), kBits, {minus.data(), some}, 0);
         else
           apply_bits({.lr = 1}, x.data(), kBits, minus.data(), 0);
         return x;
@@ -234,7 +233,7 @@ TEST(SignSpec, Item9_1_3_JunkInPaddingNeverMatters) {
           EXPECT_EQ(weights_after(decided, nullptr), weights_after(expect, nullptr));
         }
       }
-      std::vector<TernaryPlanes> clean_planes, junk_planes;
+      std::vector<ConstTernaryPlanes> clean_planes, junk_planes;
       for (unsigned m = 0; m < count; ++m) {  // the next voter's bits serve as the plane of non-zeros
         clean_planes.push_back({clean[m].data(), clean[m].data()});
         junk_planes.push_back({clean[m].data(), junk[m].data()});

@@ -154,6 +154,35 @@ TEST(StochasticRounding, NonFiniteStaysNonFinite) {
   });
 }
 
+TEST(StochasticRounding, RoundedArraysAndWidenedOnesFollowTheModel) {
+  on_every_target([] {
+    for (const std::size_t n : {0, 1, 15, 67, 40'000}) {
+      std::vector<float> x(n), widened(n);
+      fill_normal(x, {.seed = 4}, 0, 1);
+      for (std::size_t i = 0; i < n; i += 5)
+        x[i] = std::bit_cast<float>(static_cast<std::uint32_t>(i * 7));  // denormals
+      std::vector<Bf16> expect(n), out(n);
+      Rounding rounding = kRounding;
+      rounding.first_element = 3;
+      for (std::size_t i = 0; i < n; ++i) expect[i] = model(x[i], kRounding, i + 3);
+      for (const int threads : {1, 4}) {
+        omp_set_num_threads(threads);
+        std::fill(out.begin(), out.end(), Bf16{0});
+        round_to_bf16(n, x.data(), out.data(), rounding);
+        ASSERT_EQ(out, expect);
+      }
+      omp_set_num_threads(1);
+      widen_bf16(n, out.data(), widened.data());
+      for (std::size_t i = 0; i < n; ++i)
+        ASSERT_EQ(std::bit_cast<std::uint32_t>(widened[i]), std::uint32_t{out[i]} << 16);
+      if (n == 0) continue;
+      x[0] = std::numeric_limits<float>::quiet_NaN();
+      round_to_bf16(1, x.data(), out.data(), rounding);
+      EXPECT_TRUE(std::isnan(wide(out[0])));
+    }
+  });
+}
+
 // sign_and_vote.md 3.6: at lr 1e-4 a bf16 weight above 2^-5 never moves when rounded to nearest.
 TEST(SignSpec, Item3_6_LargeBf16WeightsMoveOnAverage) {
   for (Bf16 x = nearest(0x1p-5f) + 1; wide(x) < 4; ++x) {

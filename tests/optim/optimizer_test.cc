@@ -390,7 +390,7 @@ TEST(Optimizer, BadTensorsAndCallsAreRefused) {
     EXPECT_THROW(Optimizer(recipe, std::move(parameters), false), Error);
   };
   const at::Tensor good = at::zeros({4, 4}).set_requires_grad(true);
-  refused(preset("adamw"), {{"half", Role::Matrix, at::zeros({4, 4}, at::kBFloat16)}});
+  refused(preset("adamw"), {{"half", Role::Matrix, at::zeros({4, 4}, at::kHalf)}});
   refused(preset("adamw"), {{"strided", Role::Matrix, at::zeros({4, 4}).t().narrow(0, 1, 2)}});
   refused(preset("sinkgd"), {{"cube", Role::Matrix, at::zeros({2, 2, 2})}});
   refused(preset("adamw"), {{"a", Role::Matrix, good}, {"b", Role::Head, good}});
@@ -426,10 +426,12 @@ TEST(Plan, SharesAreFairAndComplete) {
 TEST(Plan, WindowsCutAtWholeWords) {
   std::vector<float> x(200'000);
   WorkList list;
-  std::size_t offset = 0;
+  std::vector<std::size_t> starts;
+  std::size_t offset = 0, tensor = 0;
   for (const std::size_t size :
        {std::size_t{1}, std::size_t{70'000}, std::size_t{63}, WorkList::kWindow, std::size_t{5}}) {
-    list.add(Role::Matrix, {x.data() + offset, nullptr, nullptr, nullptr, size});
+    list.add(tensor++, Role::Matrix, {x.data() + offset, nullptr, nullptr, nullptr, size});
+    starts.push_back(offset);
     offset += size;
   }
   EXPECT_EQ(list.size(), offset);
@@ -438,6 +440,7 @@ TEST(Plan, WindowsCutAtWholeWords) {
   list.run([&](const Piece& piece) {
     EXPECT_EQ(piece.position, next);
     EXPECT_EQ(piece.slice.weights, x.data() + next);
+    EXPECT_EQ(starts[piece.tensor] + piece.first, next);
     EXPECT_EQ(piece.position / WorkList::kWindow, (piece.position + piece.slice.size - 1) / WorkList::kWindow);
     next += piece.slice.size;
   });

@@ -87,6 +87,22 @@ def test_resumed_run_has_the_same_bits(run, recipe, tmp_path, kind):
     ]
 
 
+def test_paper_scale_is_reported_and_resumes(run, recipe, tmp_path):
+    path = recipe('method = "alias_adam"\nd_mode = "paper"')
+    whole = run("train", path, "--out", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    for steps in (8, 12):
+        part = run("train", path, "--out", tmp_path / "parts", "--train.max-steps", steps, "--resume", "auto")
+        assert part.returncode == 0, part.stderr
+    assert weights_of(tmp_path / "whole", 12) == weights_of(tmp_path / "parts", 12)
+    written = rows(tmp_path / "whole")
+    scales = [row["opt/d"] for row in written]
+    assert scales[0] == 1e-8 and scales == sorted(scales)
+    assert all(row["opt/step_size"] == row["train/lr"] * row["opt/d"] for row in written)
+    refused = run("train", recipe('method = "adamw"\nd_mode = "paper"'), "--out", tmp_path / "refused")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "d_mode" in refused.stderr
+
+
 def test_interrupted_run_resumes(start, run, recipe, tmp_path):
     path = recipe('method = "alias"\npair = "forward"\noption = "I"', train="log_every = 1")
     whole = run("train", path, "--out", tmp_path / "whole", "--train.max-steps", 40)

@@ -130,6 +130,10 @@ TEST(Config, ContradictionsAreRefused) {
   EXPECT_NE(distributed("aggregate = 'vote'\nzero = 'zero'\ntie = 'plus'\n").find("a tie is 0"), std::string::npos);
   EXPECT_NE(distributed("[train]\nnon_finite = 'abstain'\n").find("nobody votes"), std::string::npos);
   EXPECT_NE(error_of(std::string(kRecipe) + "warmup_steps = 51\n").find("more than max_steps 50"), std::string::npos);
+  const std::string narrow = "[train]\nprecision = 'bf16-weights'\n[data]\npath = 'x'\n[optimizer]\n";
+  EXPECT_EQ(error_of(narrow + "method = 'muon'\n"), "no error");
+  EXPECT_NE(error_of(narrow + "method = 'alias'\n").find("[train] precision is \"bf16-weights\", but step = \"alias\""),
+            std::string::npos);
 }
 
 }  // namespace

@@ -1,0 +1,63 @@
+// steepest's side of the bare exchange in network.py: one rank, found through RANK, WORLD_SIZE, MASTER_ADDR,
+// MASTER_PORT.
+//
+//   exchange PARAMETERS
+//
+// For every line "KIND K" on stdin it makes K exchanges of a gradient of that many fp32 numbers and prints their
+// milliseconds. KIND: `vote` packs the signs and ends with the decided bits; `ef-mean` ends with the mean in fp32, in
+// 50 tensors of equal size; `mean` is the exact fp32 mean.
+#include <chrono>
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "steepest/base/error.h"
+#include "steepest/comm/feedback_mean.h"
+#include "steepest/comm/vote.h"
+#include "steepest/kernels/bits.h"
+#include "steepest/kernels/normal.h"
+#include "steepest/kernels/reduce.h"
+
+int main(int argc, char** argv) {
+  using namespace steepest;
+  try {
+    if (argc != 2) fail("exchange", "needs the number of parameters");
+    const std::size_t size = std::stoull(argv[1]);
+    constexpr std::size_t kTensors = 50;
+    std::vector<std::size_t> tensors(kTensors, size / kTensors);
+    tensors.back() += size % kTensors;
+
+    const auto group = ProcessGroup::connect(detect_launch(), std::chrono::seconds(600));
+    std::vector<float> gradient(size);
+    fill_normal(gradient, {.seed = 1, .tensor = static_cast<std::uint32_t>(group->rank())}, 0, 1e-3f);
+    std::vector<std::uint64_t> bits(words_for(size));
+    VoteExchange vote(*group, size);
+    FeedbackMean feedback(*group, tensors);
+
+    std::string kind;
+    std::uint64_t t = 0;
+    for (int count = 0; std::cin >> kind >> count;) {
+      group->barrier();
+      const auto start = std::chrono::steady_clock::now();
+      for (int i = 0; i < count; ++i, ++t) {
+        if (kind == "vote") {
+          pack_signs(gradient, t, ZeroRule::Parity, bits.data());
+          vote(bits, t, bits);
+        } else if (kind == "ef-mean") {
+          feedback(gradient, t, 1e-3);
+        } else if (kind == "mean") {
+          group->sum(std::span<float>(gradient));
+          scale(gradient, 1.0f / static_cast<float>(group->world_size()));
+        } else {
+          fail("exchange", "does not know \"", kind, '"');
+        }
+      }
+      const std::chrono::duration<double, std::milli> elapsed = std::chrono::steady_clock::now() - start;
+      std::cout << elapsed.count() << std::endl;
+    }
+    return 0;
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << '\n';
+    return 1;
+  }
+}

@@ -1,0 +1,211 @@
+"""Ranks that are killed or stopped: all others notice, name them and save nothing half-done; resuming loses nothing.
+
+A dozen fixed injections of scripts/faults.py, which makes hundreds of random ones.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import REPOSITORY
+
+sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "bench")]
+from faults import Job, Rank, Setting, Workplace, environment, free_port, inject, rows  # noqa: E402
+from net.namespaces import Network, Unavailable  # noqa: E402
+
+STEPS = 30
+VOTE = Setting("vote", 3, STEPS)
+FEEDBACK = Setting("ef-mean", 2, STEPS)
+MEAN = Setting("mean", 4, STEPS)
+
+# Moments: seconds after the start, or (step, seconds behind its row of metrics).
+INJECTIONS = {
+    "a rank dies at the start": (VOTE, "kill", [2], 0.3),
+    "a rank dies": (VOTE, "kill", [1], (11, 0.003)),
+    "rank 0 dies": (VOTE, "kill", [0], (16, 0.002)),
+    "two ranks die": (VOTE, "two", [0, 2], (20, 0.004)),
+    "rank 0 dies in a checkpoint": (VOTE, "checkpoint", [0], (7, 0.0)),
+    "rank 0 dies late in a checkpoint": (VOTE, "checkpoint", [0], (13, 0.002)),
+    "rank 0 dies in the final save": (VOTE, "kill", [0], (STEPS, 0.0)),
+    "a rank hangs": (VOTE, "stop", [1], (9, 0.001)),
+    "rank 0 hangs": (FEEDBACK, "stop", [0], (18, 0.005)),
+    "a rank with residuals dies": (FEEDBACK, "kill", [1], (22, 0.004)),
+    "a rank is asked to stop": (FEEDBACK, "term", [1], (5, 0.002)),
+    "one of four dies": (MEAN, "kill", [3], (14, 0.003)),
+}
+
+
+@pytest.fixture(scope="module")
+def place(program, tmp_path_factory):
+    return Workplace(tmp_path_factory.mktemp("faults"), program)
+
+
+@pytest.mark.parametrize("name", INJECTIONS)
+def test_nothing_is_lost_when(place, name):
+    setting, way, victims, moment = INJECTIONS[name]
+    assert inject(place, setting, way, victims, moment, timeout=6).problems == []
+
+
+def wait_for_rows(out, count, process):
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        metrics = out / "metrics.jsonl"
+        if metrics.exists() and metrics.read_bytes().count(b"\n") >= count:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"no progress, exit code {process.poll()}")
+
+
+def test_batches_that_do_not_divide_are_shared_by_weight(place):
+    """768 tokens are 24 windows; 5 ranks have 4 or 5 of them, and the mean is still that of the batch."""
+    losses = []
+    for ranks in (1, 5):
+        out = place.new_folder()
+        job = Job(place, Setting("mean", ranks, 12), out)
+        assert [rank.code for rank in job.wait(120)] == [0] * ranks, job.ranks[0].errors
+        losses.append([row["train/loss"] for row in rows(out)])
+        assert ("5 rank(s) take 4 or 5 windows each" in job.ranks[0].output) == (ranks == 5)
+    assert losses[1] == pytest.approx(losses[0], rel=3e-3)
+
+
+def test_fewer_windows_than_ranks_are_refused(place):
+    job = Job(place, Setting("vote", 2, 12), place.new_folder(), STEEPEST_TRAIN_BATCH_TOKENS=32)
+    for rank in job.wait(60):
+        assert rank.code == 2 and "makes 1 windows a step, fewer than the 2 ranks" in rank.errors, rank.errors
+
+
+def test_a_slow_rank_is_named(place):
+    out = place.new_folder()
+    job = Job(place, Setting("vote", 3, 4000), out)
+    slow = job.ranks[1].process
+    wait_for_rows(out, 3, slow)
+    deadline = time.monotonic() + 60
+    while "takes" not in job.ranks[0].output and time.monotonic() < deadline and slow.poll() is None:
+        slow.send_signal(signal.SIGSTOP)
+        time.sleep(0.15)
+        slow.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
+    said = [line for line in job.ranks[0].output.splitlines() if "times the median step" in line]
+    job.wait(0)
+    assert said and "rank 1 takes" in said[0] and said[0].startswith("warning: step "), said
+
+
+@pytest.mark.parametrize("listen, code", [("lo", 0), ("127.0.0.1", 0), ("nope0", 2), ("203.0.113.7", 2)])
+def test_where_ranks_listen_can_be_chosen(place, listen, code):
+    job = Job(place, Setting("vote", 2, 8), place.new_folder(), STEEPEST_DISTRIBUTED_LISTEN=listen)
+    for rank in job.wait(60):
+        assert rank.code == code, rank.errors
+        if code:
+            assert f'listen is "{listen}"' in rank.errors and "lo (127.0.0.1)" in rank.errors, rank.errors
+
+
+def test_ranks_without_the_secret_stay_outside(place):
+    out = place.new_folder()
+    job = Job(place, Setting("vote", 2, 8), out, STEEPEST_JOB_TOKEN="one secret")
+    assert [rank.code for rank in job.wait(60)] == [0, 0]
+    assert not any(b"one secret" in path.read_bytes() for path in out.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def network():
+    """Three hosts whose cables can be pulled."""
+    try:
+        with Network(3) as made:
+            yield made
+    except Unavailable as reason:
+        pytest.skip(f"no network namespaces here: {reason}")
+
+
+def test_a_rank_that_is_cut_off_is_named_on_both_sides(place, network):
+    out = place.new_folder()
+    common = {"WORLD_SIZE": 3, "MASTER_ADDR": network.address(0), "MASTER_PORT": 29400, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1,
+              "STEEPEST_DISTRIBUTED_LISTEN": network.interface}  # fmt: skip
+    ranks = [
+        Rank(network.command(r, place.arguments(Setting("vote", 3, 9000), out, 8)), environment(RANK=r, **common), place.folder)
+        for r in range(3)
+    ]
+    try:
+        wait_for_rows(out, 5, ranks[0].process)
+        network.cut(2)
+        for r, rank in enumerate(ranks):
+            rank.process.wait(60)
+            blamed = re.search(rf"\[distributed\] rank {r} of 3, step \d+: rank (\d) (?:sent nothing for 8 s|is silent)", rank.errors)
+            assert rank.code == 1 and blamed, rank.errors
+            assert (blamed[1] == "2") == (r != 2), rank.errors
+    finally:
+        for rank in ranks:
+            rank.process.kill()
+            rank.process.wait()
+
+
+def children(process):
+    """Process ids below this one."""
+    parents = {}
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            parents.setdefault(int(open(f"/proc/{entry}/stat").read().rsplit(")", 1)[1].split()[1]), []).append(int(entry))
+        except OSError:
+            continue
+    found, open_ends = [], [process.pid]
+    while open_ends:
+        below = parents.get(open_ends.pop(), [])
+        found += below
+        open_ends += below
+    return found
+
+
+def test_a_lost_machine_and_a_new_one_under_torchrun(place, torchrun):
+    """--nnodes=1:2: two agents, one is killed with its rank, the run goes on alone and then with a new agent again."""
+    setting = Setting("vote", 2, 6000)
+    out = place.new_folder()
+    port = free_port()
+    timing = "join_timeout=120,last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=3"
+    command = [
+        str(torchrun), "--no-python", "--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=5", "--rdzv-backend=c10d",
+        f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=job", f"--rdzv-conf={timing}", "--local-addr=127.0.0.1",
+        *place.arguments(setting, out, 60), "--eval.every", "0", "--checkpoint.every", "20",
+    ]  # fmt: skip
+    agents = []
+
+    def start_agent():
+        log = open(place.folder / f"agent{len(agents)}.log", "w+")
+        agents.append(subprocess.Popen(command, env=environment(TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1), stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+        agents[-1].log = log
+
+    def log_of(agent):
+        return (place.folder / f"agent{agents.index(agent)}.log").read_text()
+
+    def wait_for_ranks(ranks, parts):
+        """Until the run has gone on for a while in its part number `parts`, which has `ranks` ranks."""
+        pattern = re.compile(r"= (\d+) rank\(s\) x")
+        deadline = time.monotonic() + 120
+        while len(found := pattern.findall(log_of(agents[0]))) < parts:
+            assert time.monotonic() < deadline and agents[0].poll() is None, log_of(agents[0])
+            time.sleep(0.1)
+        assert found[parts - 1] == str(ranks), log_of(agents[0])
+        wait_for_rows(out, len(rows(out)) + 30, agents[0])
+
+    try:
+        start_agent()  # it serves the rendezvous
+        wait_for_ranks(1, parts=1)
+        start_agent()
+        wait_for_ranks(2, parts=2)
+        for pid in [agents[1].pid, *children(agents[1])]:
+            os.kill(pid, signal.SIGKILL)
+        wait_for_ranks(1, parts=3)
+        start_agent()
+        wait_for_ranks(2, parts=4)
+    finally:
+        for agent in agents:
+            for pid in [*children(agent), agent.pid]:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            agent.wait()
+    steps = [row["step"] for row in rows(out)]
+    assert steps == list(range(1, len(steps) + 1))
