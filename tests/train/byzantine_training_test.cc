@@ -37,6 +37,7 @@ struct Replica {
 
   Agreed step(std::uint64_t t, float bad = 0, bool inverts = false) {
     optimizer.zero_gradients();
+    aggregate.begin(1);
     set_gradients(parameters, t, static_cast<std::uint16_t>(group.rank()));
     for (const Parameter& p : parameters) p.value.grad().add_(p.value.detach());
     for (const Parameter& p : parameters)
