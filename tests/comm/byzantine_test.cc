@@ -43,9 +43,9 @@ std::vector<Words> random_votes(int ranks, std::uint64_t seed, VoteRules rules =
 Words majority(const std::vector<Words>& votes, const std::set<int>& counted, VoteRules rules = {}) {
   Words decided(rules.planes() * words_for(kBits));
   std::vector<const std::uint64_t*> of_one;
-  std::vector<TernaryPlanes> of_two;
+  std::vector<ConstTernaryPlanes> of_two;
   for (const int r : counted) {
-    auto* const words = const_cast<std::uint64_t*>(votes[static_cast<std::size_t>(r)].data());
+    const std::uint64_t* const words = votes[static_cast<std::size_t>(r)].data();
     of_one.push_back(words);
     of_two.push_back({words, words + words_for(kBits)});
   }
