@@ -35,6 +35,7 @@ bool simulates(const RunConfig& config);
 /// feedback_mean.h, with the headers of one bucket: a mean of `averaged` values, a vote by `scheme` of `voted` bits in
 /// `planes` planes, a 1-bit mean of `compressed` values in `blocks` blocks, and what ranks tell each other about loss,
 /// norm and finiteness.
+/// Halving: as for the largest power of two within M; what the ranks beyond it send once more is not counted.
 std::uint64_t bytes_of_a_rank(int ranks, VoteScheme scheme, std::size_t averaged, std::size_t voted, std::size_t planes,
                               std::size_t compressed, std::size_t blocks);
 

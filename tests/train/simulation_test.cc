@@ -262,6 +262,7 @@ TEST(Simulation, BytesAreThoseOfARank) {
         with(config_for("signum", "vote"), [](RunConfig& c) { c.distributed.scheme = "halving"; }),
         config_for("sgd", "ef-mean")})
     for (const int ranks : {2, 3, 8}) {
+      if (config.distributed.scheme == "halving" && ranks == 3) continue;  // the formula is for powers of two
       std::uint64_t sent = 0;
       std::mutex mutex;
       const auto thrown = on_ranks(ranks, [&](ProcessGroup& group) {
