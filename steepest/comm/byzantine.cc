@@ -89,7 +89,7 @@ ByzantineOutcome ByzantineExchange::operator()(std::span<const std::uint64_t> mi
 
   ByzantineOutcome outcome;
   std::vector<const std::uint64_t*> votes;
-  std::vector<TernaryPlanes> planes;
+  std::vector<ConstTernaryPlanes> planes;
   for (std::size_t r = 0; r < ranks_; ++r) {
     const int rank = static_cast<int>(r);
     if (!accepted[r]) {

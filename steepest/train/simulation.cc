@@ -231,7 +231,7 @@ std::span<const std::uint64_t> Simulation::decide() {
     const unsigned threshold = vote_threshold(static_cast<unsigned>(votes.size()), optimizer_.updates(), rules_.tie);
     vote(votes, plane, threshold, decided_.data());
   } else {
-    std::vector<TernaryPlanes> votes;
+    std::vector<ConstTernaryPlanes> votes;
     for (const int w : voters_) votes.push_back({vote_of(w).data(), vote_of(w).data() + plane});
     vote_ternary(votes, plane, {decided_.data(), decided_.data() + plane});
   }
