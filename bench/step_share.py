@@ -11,7 +11,7 @@ and the range are over the steps after the first two, of all rounds; the methods
 
 Memory: a process that holds weights, gradients and state and only updates them (bench/step_memory.cc). `first` is how far the
 first step raises its peak resident memory, `later` how far four more steps do, in percent of the weights. In a training run
-neither is seen, since the memory of the activations is free again by then.
+neither is seen, since the memory of the activations is free again by then. Needs cmake -DSTEEPEST_BUILD_BENCH=ON.
 """
 
 import argparse

@@ -40,7 +40,7 @@ void step_operand(const Operand& o, StepNumbers step, const DirectionRow& row, S
   const bool measure = measures_operator_norm(o.role);
   if (row.step && !measure) return row.step(o, step, scratch);
   float* out = o.h;  // the gradient has done its work, unless momentum is kept in it
-  if (find_memory(o.role.memory).owns_gradient) {
+  if (row.elementwise || find_memory(o.role.memory).owns_gradient) {
     if (scratch.direction.size() < o.size()) scratch.direction.resize(o.size());
     out = scratch.direction.data();
   }
