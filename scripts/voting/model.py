@@ -5,6 +5,7 @@ feedback_mean.h, process_group.h). Work on vectors is bound by memory: bytes per
 scheme needs (packing is part of the momentum's pass, applying bits is the update), over the bandwidth of memory.
 """
 
+import math
 from dataclasses import dataclass
 
 # Bytes of memory traffic per parameter.
@@ -58,6 +59,14 @@ def all_gather(machine, workers, network):
     return traffic + wire(network, workers - 1, 1, (workers - 1) * machine.parameters / 8)
 
 
+def halving(machine, workers, network):
+    """Scheme (e): counts of growing width are halved in log2 M rounds, decided bits doubled in as many."""
+    levels = math.ceil(math.log2(workers))
+    bits = sum(level / 2**level for level in range(1, levels + 1)) + (workers - 1) / workers
+    return (2 * BITS * machine.parameters / machine.memory
+            + wire(network, 2 * levels, 2 * levels, bits * machine.parameters / 8))
+
+
 SCHEMES = {
     "fp32 ring": ring,
     "bf16 ring": lambda machine, workers, network: ring(machine, workers, network, 2, ADD / 2 + CONVERT),
@@ -66,6 +75,7 @@ SCHEMES = {
                                                                            ENCODE * (1 + 1 / workers) + DECODE_ADD + DECODE),
     "vote by shards (c)": lambda machine, workers, network: shards(machine, workers, network, 1 / 8, BITS + 1 / 8),
     "vote by all-gather (b)": all_gather,
+    "vote by halving counts (e)": halving,
 }
 
 

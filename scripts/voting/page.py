@@ -97,14 +97,14 @@ def write(study, runner, docs):
     data = {kind: [point(study.heterogeneous(kind, share)) for share in plan.SHARES] for kind in plan.KINDS}
     liars = {(kind, lie): [(0, point(study.seeds(kind))), *((n, point(study.attacked(kind, lie, n))) for n in counts)]
              for (kind, lie), counts in plan.LIARS.items()}
-    everything = [e for list_ in study.experiments() for e in list_]
-    unknown = [kind for kind, rate in study.rates.items() if rate is None]
-    missing = len([e for e in everything if e.key not in runner.done])
+    planned = Study({kind: rate or plan.RATES[0] for kind, rate in study.rates.items()})
+    keys = {e.key for list_ in planned.experiments() for e in list_} | {e.key for kind in plan.KINDS for e in plan.grid(kind)}
+    missing = len(keys - runner.done.keys())
 
     pictures.draw(same_batch, same_share, data, liars, docs / "images")
     text = [INTRO.read_text(encoding="utf-8").rstrip(), ""]
-    if missing or unknown:
-        text += [f"**{missing} runs of the plan have not been made yet" + (", nor all of the learning rates." if unknown else ".") + "**", ""]
+    if missing:
+        text += [f"**{missing} of {len(keys)} runs of the plan have not been made yet.**", ""]
     rates = ", ".join(f"{kind.label} {rate:g}" for kind, rate in study.rates.items() if rate)
     text += ["## Loss against the number of workers", "",
              f"Validation loss after {plan.STEPS} steps, mean of {len(plan.SEEDS)} seeds and half their distance. The rates: {rates or 'not known yet'}.", "",
@@ -112,8 +112,7 @@ def write(study, runner, docs):
              "tokens and the same number of steps; what changes is only into how many votes the batch is cut. With 1,024 workers each",
              f"votes on a single window of {plan.LENGTH} tokens. The exact mean does not depend on the number of workers.", "",
              *loss_table("workers", [f"{w:,}" for w in plan.WORKERS], [(kind.label, points) for kind, points in same_batch.items()]), "",
-             "![Loss against workers at the same batch](images/voting_workers.png)", "",
-             *agreement(same_batch[plan.VOTE]),
+             *picture(docs, pictures.WORKERS, "Loss against workers"), *agreement(same_batch[plan.VOTE]),
              f"**The same share for each worker, {plan.EACH * plan.LENGTH} tokens.** More workers see more tokens a step, so all kinds must get better; what one",
              "learns here is whether a vote makes as much of them as a mean does.", "",
              *loss_table("workers", [f"{w:,}" for w in plan.WORKERS[:4]], [(kind.label, points) for kind, points in same_share.items()]), "",
@@ -121,14 +120,19 @@ def write(study, runner, docs):
              f"{plan.COMMITTEE} workers; a share of each one's windows is from its own sixteenth of the text (`heterogeneity`), a dictionary in",
              "alphabetical order: own letters rather than own languages. A vote follows the median of the workers, a mean the mean.", "",
              *loss_table("share of own data", [f"{share:g}" for share in plan.SHARES], [(kind.label, points) for kind, points in data.items()]), "",
-             "![Loss against the share of own data](images/voting_heterogeneity.png)", "",
+             *picture(docs, pictures.DATA, "Loss against the share of own data"),
              "## Workers that lie", "",
              f"The last of {plan.COMMITTEE} workers lie about the signs of what they send (`adversaries`, `adversary`): to a vote and to a mean alike, with the",
              "magnitudes of the mean untouched. A liar that may choose magnitudes ruins a mean alone, so these curves flatter the means.", ""]
     for (kind, lie), points in liars.items():
         text.append(f"- {kind.label}, {lie}: " + (", ".join(f"{n} of {plan.COMMITTEE}: {p.text}" for n, p in points if p.text) or "not run yet"))
-    text += ["", "![Loss against the number of liars](images/voting_liars.png)", "", *step_times()]
-    (docs / "voting.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    text += ["", *picture(docs, pictures.LIARS, "Loss against the number of liars"), *step_times(),
+             *picture(docs, pictures.TIMES, "Step time against workers")]
+    (docs / "voting.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")
+
+
+def picture(docs, name, title):
+    return [f"![{title}](images/{name})", ""] if (docs / "images" / name).exists() else []
 
 
 def agreement(points):
@@ -146,7 +150,7 @@ def step_times():
             "10,000 workers. 1.00 is free communication, 2.00 half the speed. First a CPU host: 100 million parameters, 1 s a step, memory of 10 GB/s,",
             "nothing overlaps.", "", *time_table(model.CPU, (1, 10, 100), workers, 0), "",
             "Then an accelerator: 7 billion parameters, 2 s a step, memory of 1 TB/s, exchanges hidden behind half of the step where they are that short.",
-            "", *time_table(model.GPU, (10, 100, 400), workers, 0.5), "", "![Step time against workers](images/voting_time.png)", "",
+            "", *time_table(model.GPU, (10, 100, 400), workers, 0.5), "",
             "Assumptions: every worker has a full-duplex link of the stated rate to a network that never blocks; 50 us a round; all messages of a",
             "round are in flight together; 1 us of CPU for each message sent or received; 64 bytes of header a message. A ring has 2 (M - 1) rounds,",
             "shards have 2 rounds and 2 (M - 1) messages. Work on vectors costs its bytes: 8 a parameter to add fp32 shards, 0.6 for a vote by shards, M / 8 more",

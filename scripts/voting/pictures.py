@@ -11,7 +11,10 @@ import plan
 COLOURS = {plan.MEAN.label: "#666666", plan.VOTE.label: "#0072b2", plan.FEEDBACK.label: "#d55e00", plan.STATELESS.label: "#56b4e9",
            plan.NOISY.label: "#009e73"}
 STYLES = {"invert": "o-", "random": "s--", "stuck": "^:", "drop": "x-."}
-SCHEME_COLOURS = ("#666666", "#999999", "#cc79a7", "#d55e00", "#0072b2", "#56b4e9")
+SCHEME_COLOURS = ("#666666", "#999999", "#cc79a7", "#d55e00", "#0072b2", "#56b4e9", "#009e73")
+
+
+WORKERS, DATA, LIARS, TIMES = "voting_workers.png", "voting_heterogeneity.png", "voting_liars.png", "voting_time.png"
 
 
 def frame(columns=1, size=(8, 4.5)):
@@ -84,14 +87,22 @@ def draw_times(path):
         each.set_title(f"{machine.parameters / 1e6:,.0f} M parameters, {machine.compute:g} s, {rate} Gb/s", fontsize=10)
         each.set_xlabel("workers")
     axes[0].set_ylabel("step time over compute time")
-    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=9, ncols=6, loc="outside lower center")
+    figure.legend(*axes[0].get_legend_handles_labels(), frameon=False, fontsize=8, ncols=7, loc="outside lower center")
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
 def draw(same_batch, same_share, data, liars, folder):
+    """Draws what there are numbers for."""
     folder.mkdir(parents=True, exist_ok=True)
-    draw_workers(same_batch, same_share, folder / "voting_workers.png")
-    draw_data(data, folder / "voting_heterogeneity.png")
-    draw_liars(liars, folder / "voting_liars.png")
-    draw_times(folder / "voting_time.png")
+    if known(same_batch.values()):
+        draw_workers(same_batch, same_share, folder / WORKERS)
+    if known(data.values()):
+        draw_data(data, folder / DATA)
+    if known([[p for _, p in points] for points in liars.values()]):
+        draw_liars(liars, folder / LIARS)
+    draw_times(folder / TIMES)
+
+
+def known(lists):
+    return any(point.losses for points in lists for point in points)

@@ -1,6 +1,6 @@
 """What docs/voting.md compares, and nothing about how it is run.
 
-One small LLaMA (289 thousand parameters), 80 steps, sequences of 16 tokens: short, so that a step has 1,024 windows and a worker may have
+One small LLaMA (289 thousand parameters), 60 steps, sequences of 16 tokens: short, so that a step has 1,024 windows and a worker may have
 a single one. All kinds use Signum, so that they differ in how workers agree and in nothing else, but for the two that say otherwise.
 Each kind has one learning rate for everything, the best of a grid at 16 workers.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 MODEL = {"model_type": "llama", "vocab_size": 4096, "hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2,
          "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 16, "rms_norm_eps": 1e-6}
 LENGTH = 16
-STEPS = 80
-WARMUP = 8
+STEPS = 60
+WARMUP = 6
 WINDOWS = 1024  # of a step, unless workers are to have the same number each
 SEEDS = (1, 2)
 RATES = (4e-3, 8e-3, 16e-3, 32e-3)

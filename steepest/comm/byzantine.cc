@@ -29,7 +29,8 @@ std::string ByzantineOutcome::text() const {
     add(rank_names(equivocating) + " sent different votes to different ranks and did not count");
   if (!unreadable.empty()) add(rank_names(unreadable) + " sent what is not a vote and did not count");
   for (const auto& [a, b] : disputes)
-    add(concat("rank ", b, " says to have received another vote from rank ", a, "; one of the two lies"));
+    add(a == b ? concat("rank ", a, " says to have voted otherwise than it has")
+               : concat("rank ", b, " says to have received another vote from rank ", a, "; one of the two lies"));
   return all;
 }
 

@@ -40,12 +40,13 @@ constexpr int tolerated_liars(int world_size) {
 }
 
 struct ByzantineOutcome {
-  unsigned counted = 0;                       ///< votes; 0: nothing is decided
-  std::vector<int> abstaining;                ///< ranks that said so
-  std::vector<int> equivocating;              ///< voided: no vote of theirs has reached enough ranks
-  std::vector<int> unreadable;                ///< voided: what they sent is not a vote
-  std::vector<std::pair<int, int>> disputes;  ///< (a, b): b says to have received something else from a than this rank;
-                                              ///< one of the two lies. The only entry that differs between ranks
+  unsigned counted = 0;           ///< votes; 0: nothing is decided
+  std::vector<int> abstaining;    ///< ranks that said so
+  std::vector<int> equivocating;  ///< voided: no vote of theirs has reached enough ranks
+  std::vector<int> unreadable;    ///< voided: what they sent is not a vote
+  std::vector<std::pair<int, int>>
+      disputes;  ///< (a, b): b says to have received something else from a than this rank;
+                 ///< one of the two lies, which may be the same. The only entry that differs between ranks
 
   /// One sentence for a log, without the step: "rank 3 sent different votes to different ranks"; empty if all is well.
   std::string text() const;

@@ -263,6 +263,11 @@ void refuse_simulation(const RunConfig& config) {
   if (config.optimizer.step == "alias")
     fail_key(place, "is ", d.simulated_workers,
              ", but step \"alias\" measures one step size of one process or of real ranks; remove one of the two");
+  if (d.vote_per == "machine")
+    fail_key("[distributed] vote_per", "is \"machine\", but simulated workers are on none; use \"rank\"");
+  if (d.scheme == "auto")
+    fail_key("[distributed] scheme",
+             "is \"auto\", but between simulated workers there is no network to measure; name one");
   for (const Role role : kRoles)
     if (find_memory(config.optimizer.role(role).memory).owns_gradient)
       fail_key(place, "is ", d.simulated_workers, ", but memory \"", config.optimizer.role(role).memory,
@@ -287,6 +292,9 @@ void refuse_byzantine(const RunConfig& config) {
   if (d.aggregate != "vote")
     fail_key(place, "is true, but in aggregate \"", d.aggregate,
              "\" a single rank can change the result by any amount; use \"vote\"");
+  if (d.scheme == "halving" || d.scheme == "auto")
+    fail_key(place, "is true, but scheme is \"", d.scheme,
+             "\"; byzantine votes always go from every rank to every other, remove scheme");
   if (config.train.non_finite != "abstain")
     fail_key(place, "is true, but with [train] non_finite = \"", config.train.non_finite,
              "\" one rank that claims a bad gradient could stop all others; use \"abstain\"");

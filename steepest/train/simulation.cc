@@ -1,8 +1,7 @@
 #include "steepest/train/simulation.h"
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "steepest/base/error.h"
@@ -39,20 +38,23 @@ int worker_count(const RunConfig& config, const ProcessGroup& group) {
   return simulated > 0 ? static_cast<int>(simulated) : group.world_size();
 }
 
-std::uint64_t bytes_of_a_rank(int ranks, std::size_t averaged, std::size_t voted, std::size_t planes,
+std::uint64_t bytes_of_a_rank(int ranks, VoteScheme scheme, std::size_t averaged, std::size_t voted, std::size_t planes,
                               std::size_t compressed, std::size_t blocks) {
-  const double others = ranks - 1, share = 2 * others / ranks;
-  const double told = others * (1 + 3 * sizeof(double));
-  const double mean = share * 4 * static_cast<double>(averaged);
-  const double messages = vote_scheme_for(ranks) == VoteScheme::Shards ? 2 * others : others;
-  const double vote =
-      voted == 0 ? 0
-                 : share * static_cast<double>(planes * voted) / 8 + messages * static_cast<double>(kWireHeaderBytes);
-  const double feedback = compressed == 0
-                              ? 0
-                              : share * (static_cast<double>(compressed) / 8 + 4 * static_cast<double>(blocks)) +
-                                    2 * others * static_cast<double>(kWireHeaderBytes);
-  return static_cast<std::uint64_t>(std::llround(told + mean + vote + feedback));
+  const auto bytes = [](std::size_t bits) { return static_cast<double>(bits) / 8; };
+  const double header = kWireHeaderBytes;
+  const double others = ranks - 1, share = others / ranks;
+  double sent = others * 4 * sizeof(double) + 2 * share * 4 * static_cast<double>(averaged);
+  if (voted > 0 && scheme == VoteScheme::AllGather) sent += others * (bytes(planes * voted) + header);
+  if (voted > 0 && scheme == VoteScheme::Shards) sent += 2 * share * bytes(planes * voted) + 2 * others * header;
+  if (voted > 0 && scheme == VoteScheme::Halving) {
+    // Counts of up to 2^j votes take j bits and concern 1 / 2^j of the parameters.
+    const int levels = std::bit_width(static_cast<unsigned>(ranks)) - 1;
+    double bits_each = share;
+    for (int j = 1; j <= levels; ++j) bits_each += j / std::exp2(j);
+    sent += bits_each * bytes(voted) + 2 * levels * header;
+  }
+  if (compressed > 0) sent += 2 * share * (bytes(compressed) + 4 * static_cast<double>(blocks)) + 2 * others * header;
+  return static_cast<std::uint64_t>(std::llround(sent));
 }
 
 Simulation::Simulation(Optimizer& optimizer, const RunConfig& config, Gradient gradient)
@@ -65,6 +67,9 @@ Simulation::Simulation(Optimizer& optimizer, const RunConfig& config, Gradient g
       lie_(lie_of(config.distributed)),
       abstain_(config.train.non_finite == "abstain"),
       rules_(vote_rules(config.distributed)),
+      scheme_(config.distributed.scheme == "all-gather" ? VoteScheme::AllGather
+              : config.distributed.scheme == "halving"  ? VoteScheme::Halving
+                                                        : vote_scheme_for(workers_)),
       memories_(optimizer, workers_) {
   if (config.distributed.aggregate == "ef-mean") {
     std::vector<std::size_t> sizes;
@@ -116,7 +121,7 @@ StepReport Simulation::run(std::int64_t t, bool stop_requested) {
   const std::size_t averaged = feedback_ && eta_ > 0 ? 0 : optimizer_.mean_gradients().size();
   const std::size_t compressed = feedback_ && eta_ > 0 ? feedback_->size() : 0;
   report.simulated_bytes =
-      bytes_of_a_rank(workers_, averaged, report.skipped ? 0 : optimizer_.vote_bits(), rules_.planes(),
+      bytes_of_a_rank(workers_, scheme_, averaged, report.skipped ? 0 : optimizer_.vote_bits(), rules_.planes(),
                       report.skipped ? 0 : compressed, compressed > 0 ? feedback_->blocks() : 0);
   return report;
 }

@@ -8,8 +8,6 @@
 // are clipped, the gradients of all workers are kept until all are known: 4 bytes more per parameter and worker.
 #pragma once
 
-#include <ATen/core/Tensor.h>
-
 #include <functional>
 #include <optional>
 #include <string>
@@ -34,9 +32,10 @@ int worker_count(const RunConfig& config, const ProcessGroup& group);
 bool simulates(const RunConfig& config);
 
 /// Bytes that each of M real ranks would send in a step, by the formulas of process_group.h, vote.h and
-/// feedback_mean.h, with their headers: a mean of `averaged` values, a vote of `voted` bits in `planes` planes, a 1-bit
-/// mean of `compressed` values in `blocks` blocks, and what ranks tell each other about loss, norm and finiteness.
-std::uint64_t bytes_of_a_rank(int ranks, std::size_t averaged, std::size_t voted, std::size_t planes,
+/// feedback_mean.h, with the headers of one bucket: a mean of `averaged` values, a vote by `scheme` of `voted` bits in
+/// `planes` planes, a 1-bit mean of `compressed` values in `blocks` blocks, and what ranks tell each other about loss,
+/// norm and finiteness.
+std::uint64_t bytes_of_a_rank(int ranks, VoteScheme scheme, std::size_t averaged, std::size_t voted, std::size_t planes,
                               std::size_t compressed, std::size_t blocks);
 
 class Simulation {
@@ -84,6 +83,7 @@ class Simulation {
   bool abstain_;
   bool at_once_;  ///< what a worker contributes can be taken before all are known
   VoteRules rules_;
+  VoteScheme scheme_;  ///< what real ranks would use
   WorkerMemories memories_;
   std::optional<SequentialFeedbackMean> feedback_;
   SequentialSum sum_;

@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "steepest/base/error.h"
+#include "steepest/comm/byzantine.h"
 #include "steepest/optim/axes.h"
 #include "steepest/train/setup.h"
 #include "steepest/train/simulation.h"
@@ -53,7 +54,8 @@ std::string start_tables(const RunConfig& config, const Llama& model, const Opti
                                  " tokens; ", workers, who, " take ", per_rank, " or ", per_rank + 1, " windows each"));
   out += row("steps", concat(train.max_steps, ", ", train.schedule, ", warm-up ", train.warmup_steps));
   out += row("precision", train.precision);
-  if (workers > 1) out += row("aggregate", config.distributed.aggregate);
+  const std::string bears = concat(", byzantine: bears ", tolerated_liars(workers), " rank(s) that lie in any way");
+  if (workers > 1) out += row("aggregate", config.distributed.aggregate + (config.distributed.byzantine ? bears : ""));
   out += "\nParameter groups\n" + optimizer.table();
 
   const double gradients = 4.0 * static_cast<double>(parameters);

@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
+#include <memory>
 #include <random>
 #include <set>
 
@@ -40,9 +43,9 @@ std::vector<Words> random_votes(int ranks, std::uint64_t seed, VoteRules rules =
 Words majority(const std::vector<Words>& votes, const std::set<int>& counted, VoteRules rules = {}) {
   Words decided(rules.planes() * words_for(kBits));
   std::vector<const std::uint64_t*> of_one;
-  std::vector<TernaryPlanes> of_two;
+  std::vector<ConstTernaryPlanes> of_two;
   for (const int r : counted) {
-    auto* const words = const_cast<std::uint64_t*>(votes[static_cast<std::size_t>(r)].data());
+    const std::uint64_t* const words = votes[static_cast<std::size_t>(r)].data();
     of_one.push_back(words);
     of_two.push_back({words, words + words_for(kBits)});
   }
@@ -219,33 +222,54 @@ TEST(Byzantine, NobodyIsVoidedByWhatLiarsSayOfIt) {
   }
 }
 
-// Everything that f liars send is wrong in ways drawn anew for each receiver and exchange: honest ranks agree, and
-// count each other.
+// Liars who change what they send at random, differently for each receiver and exchange.
+LieAbout at_random(std::uint64_t seed) {
+  auto mind = std::make_shared<std::mt19937_64>(seed);
+  const unsigned often = 1 + static_cast<unsigned>((*mind)() % 4);  // lies in one of so many messages
+  return [mind, often](std::size_t call, std::vector<Message>& outgoing) {
+    for (Message& message : outgoing) {
+      if (message.empty() || (*mind)() % often != 0) continue;
+      if (call == 0 && (*mind)() % 8 != 0) {
+        invert_payload(message);  // readable, and the opposite of what others get
+      } else if (call > 2 && message.size() < 64) {
+        for (std::byte& b : message) b = static_cast<std::byte>((*mind)() % 3);  // flags, bits and proposals
+      } else {
+        message[(*mind)() % message.size()] ^= static_cast<std::byte>(1 + (*mind)() % 255);
+      }
+    }
+  };
+}
+
+// Liars who work together to divide the others: one half of them is told yes, or the truth, and the other half no.
+LieAbout two_faced(std::uint64_t plan) {
+  return [plan](std::size_t call, std::vector<Message>& outgoing) {
+    std::mt19937_64 shared(plan + call);  // the same for all liars
+    const std::size_t first = shared() % (outgoing.size() + 1);
+    const bool swapped = shared() % 2 == 0;
+    for (std::size_t r = 0; r < outgoing.size(); ++r) {
+      if (outgoing[r].empty()) continue;
+      const bool favoured = (r < first) != swapped;
+      if (call == 0 && !favoured) invert_payload(outgoing[r]);
+      if (call == 2 && !favoured)
+        for (std::size_t i = 8; i < outgoing[r].size(); ++i) outgoing[r][i] ^= std::byte{0x5a};
+      if (call > 2 && outgoing[r].size() < 64)
+        std::fill(outgoing[r].begin(), outgoing[r].end(), favoured ? std::byte{1} : std::byte{0});
+    }
+  };
+}
+
+// Whatever f liars do, honest ranks agree and count each other.
 TEST(Byzantine, ArbitraryLiarsNeverDivideHonestRanksNorSilenceThem) {
   std::mt19937_64 random(10);
-  for (int trial = 0; trial < 150; ++trial) {
-    const int ranks = std::array{4, 5, 7, 10}[static_cast<std::size_t>(trial % 4)];
+  int fetched = 0, voided = 0;
+  for (int trial = 0; trial < 240; ++trial) {
+    const int ranks = std::array{4, 5, 7, 10}[static_cast<std::size_t>(trial / 2 % 4)];
     const std::vector<Words> votes = random_votes(ranks, random());
+    const std::uint64_t plan = random();
     std::map<int, LieAbout> lies;
-    std::vector<std::mt19937_64> minds(static_cast<std::size_t>(ranks));
-    while (static_cast<int>(lies.size()) < tolerated_liars(ranks)) {
-      const int liar = static_cast<int>(random() % static_cast<unsigned>(ranks));
-      std::mt19937_64& mind = minds[static_cast<std::size_t>(liar)];
-      mind.seed(random());
-      const unsigned often = 1 + static_cast<unsigned>(mind() % 4);  // lies in one of so many messages
-      lies[liar] = [&mind, often](std::size_t call, std::vector<Message>& outgoing) {
-        for (Message& message : outgoing) {
-          if (message.empty() || mind() % often != 0) continue;
-          if (call == 0 && mind() % 8 != 0) {
-            invert_payload(message);  // readable, and the opposite of what others get
-          } else if (call > 2 && message.size() < 64) {
-            for (std::byte& b : message) b = static_cast<std::byte>(mind() % 3);  // flags, bits and proposals
-          } else {
-            message[mind() % message.size()] ^= static_cast<std::byte>(1 + mind() % 255);
-          }
-        }
-      };
-    }
+    while (static_cast<int>(lies.size()) < tolerated_liars(ranks))
+      lies.emplace(static_cast<int>(random() % static_cast<unsigned>(ranks)),
+                   trial % 2 == 0 ? at_random(random()) : two_faced(plan));
     const std::vector<Result> results = hold_vote(votes, lies);
     const Result* first = nullptr;
     for (int r = 0; r < ranks; ++r) {
@@ -259,11 +283,15 @@ TEST(Byzantine, ArbitraryLiarsNeverDivideHonestRanksNorSilenceThem) {
       for (const std::vector<int>* out :
            {&result.outcome.equivocating, &result.outcome.unreadable, &result.outcome.abstaining})
         for (const int missing : *out) ASSERT_TRUE(lies.contains(missing)) << "trial " << trial;
+      voided += !result.outcome.equivocating.empty();
+      fetched += std::any_of(result.outcome.disputes.begin(), result.outcome.disputes.end(),
+                             [&](const auto& dispute) { return lies.contains(dispute.first); });
     }
   }
+  EXPECT_GT(voided, 60) << "else the liars were too timid to test anything";
+  EXPECT_GT(fetched, 60);
 }
 
-// Beyond f: replicas may part, or it fails; here two of four say yes to the one and no to the other half.
 TEST(Byzantine, FewRanksTolerateNoLiar) {
   EXPECT_EQ(tolerated_liars(1), 0);
   EXPECT_EQ(tolerated_liars(3), 0);

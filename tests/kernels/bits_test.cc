@@ -475,5 +475,14 @@ TEST(SignSpec, Item9_1_6_WarmupOfSignum) {
   EXPECT_EQ(signum_warmup_steps(.99), 894u);
 }
 
+TEST(Bits, SignsThatDifferAreCountedInOneAndTwoPlanes) {
+  const std::vector<std::uint64_t> a = {0b1100, 1}, b = {0b1010, 1};
+  EXPECT_EQ(differing_signs(a, b), 2u);
+  EXPECT_EQ(differing_signs(a, a), 0u);
+  // -, 0, +, 0 against -, -, 0, 0 in planes of one word: negative, then non-zero.
+  const std::vector<std::uint64_t> c = {0b0001, 0b0101}, d = {0b0011, 0b0011};
+  EXPECT_EQ(differing_signs(c, d, 2), 2u);
+}
+
 }  // namespace
 }  // namespace steepest

@@ -27,7 +27,7 @@ def curve(out):
 @pytest.mark.parametrize("kind, count", [(kind, count) for kind in KINDS for count in (2, 4)] + [("signum", 3), ("ef-mean", 3)])
 def test_simulated_workers_write_what_real_ranks_write(run, recipe, ranks, tmp_path, kind, count):  # noqa: F811
     method, aggregate = KINDS[kind]
-    path = recipe(method, batch_tokens=1536 if count == 3 else 1024)
+    path = recipe(method)  # 16 windows, which 3 workers share as 5, 5 and 6
     flags = ["--distributed.aggregate", aggregate]
     real = run("train", path, "--out", tmp_path / "real", *flags, launcher=ranks(count), env=ONE_THREAD)
     assert real.returncode == 0, real.stderr
@@ -101,7 +101,13 @@ REFUSED = [
     (["--distributed.simulated-workers", "4", "--distributed.adversaries", "4"], "at least one must be honest"),
     (["--distributed.simulated-workers", "4", "--distributed.adversary", "stuck"], "but adversaries is 0"),
     (["--distributed.simulated-workers", "1025"], "[distributed] simulated_workers is 1025"),
-    (["--distributed.simulated-workers", "5"], "which 5 simulated workers cannot share equally; choose a multiple of 320"),
+    (["--distributed.simulated-workers", "17"], "makes 16 windows a step, fewer than the 17 simulated workers"),
+    (["--distributed.simulated-workers", "4", "--distributed.aggregate", "vote", "--distributed.scheme", "auto"],
+     "there is no network to measure"),
+    (["--distributed.simulated-workers", "4", "--distributed.aggregate", "vote", "--distributed.vote-per", "machine"],
+     "simulated workers are on none"),
+    (["--distributed.byzantine", "true", "--distributed.aggregate", "vote", "--train.non-finite", "abstain",
+      "--distributed.scheme", "halving"], "byzantine votes always go from every rank to every other"),
     (["--distributed.simulated-workers", "4", "--optimizer.method", "alias"], "but step \"alias\" measures one step size"),
     (["--distributed.simulated-workers", "4", "--distributed.aggregate", "ef-mean", "--distributed.adversaries", "1",
       "--distributed.adversary", "drop"], "needs every worker"),
@@ -136,5 +142,6 @@ def test_byzantine_votes_of_honest_ranks_are_plain_votes(run, recipe, ranks, tmp
         result = run("train", path, "--out", tmp_path / name, "--distributed.aggregate", "vote", *flags, **options)
         assert result.returncode == 0, result.stderr
         assert "warning" not in result.stdout, result.stdout
+    assert "vote, byzantine: bears 1 rank(s) that lie in any way" in result.stdout
     assert_same_checkpoint(last_checkpoint(tmp_path / "plain"), last_checkpoint(tmp_path / "byzantine"))
     assert [row[:2] for row in curve(tmp_path / "plain")] == [row[:2] for row in curve(tmp_path / "byzantine")]

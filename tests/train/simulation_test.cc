@@ -91,15 +91,17 @@ Trace real_run(const RunConfig& config, int ranks, const Bad& bad = kGood) {
     Trace mine;
     for (std::int64_t t = 0; t < static_cast<std::int64_t>(kSteps); ++t) {
       optimizer.zero_gradients();
+      const double factor = schedule_factor(config.train, t), eta = factor * main_lr(config.optimizer);
+      aggregate.begin(eta);
       const Agreed agreed = aggregate.agree(gradient_of(parameters, t, group.rank(), bad), false);
       note(mine, agreed.loss, agreed.grad_norm, agreed.skip);
       if (agreed.skip) {
         optimizer.skip_step();
         continue;
       }
-      const double clip = config.train.clip_norm, factor = schedule_factor(config.train, t);
+      const double clip = config.train.clip_norm;
       if (clip > 0 && agreed.grad_norm > clip) optimizer.scale_gradients(static_cast<float>(clip / agreed.grad_norm));
-      optimizer.step(factor, aggregate.exchange(agreed, factor * main_lr(config.optimizer)));
+      optimizer.step(factor, aggregate.exchange(agreed, eta));
     }
     mine.weights = weights_of(parameters);
     add_state(mine, collect_optimizer_state(optimizer, group, "exact"));
@@ -237,8 +239,9 @@ TEST(Simulation, AgreementIsTheMeanOverWorkers) {
     Optimizer optimizer(config.optimizer, parameters, true, group.rank());
     Aggregate aggregate(optimizer, group, config);
     optimizer.zero_gradients();
+    aggregate.begin(1);
     const Agreed agreed = aggregate.agree(gradient_of(parameters, 0, group.rank(), kGood), false);
-    aggregate.exchange(agreed, 1);
+    optimizer.step(1, aggregate.exchange(agreed, 1));
     const std::scoped_lock lock(mutex);
     sum += *aggregate.sign_agreement();
   });
@@ -252,9 +255,12 @@ TEST(Simulation, AgreementIsTheMeanOverWorkers) {
 
 // What a rank sends is more than the formula by the rounding of shards only: 512 bits, 16 values or a block of each.
 TEST(Simulation, BytesAreThoseOfARank) {
-  for (const RunConfig& config : {config_for("sgd", "mean"), config_for("signum", "vote"), mixed_votes(),
-                                  with(config_for("signum", "vote"), [](RunConfig& c) { c.distributed.zero = "zero"; }),
-                                  config_for("sgd", "ef-mean")})
+  for (const RunConfig& config :
+       {config_for("sgd", "mean"), config_for("signum", "vote"), mixed_votes(),
+        with(config_for("signum", "vote"), [](RunConfig& c) { c.distributed.zero = "zero"; }),
+        with(config_for("signum", "vote"), [](RunConfig& c) { c.distributed.scheme = "all-gather"; }),
+        with(config_for("signum", "vote"), [](RunConfig& c) { c.distributed.scheme = "halving"; }),
+        config_for("sgd", "ef-mean")})
     for (const int ranks : {2, 3, 8}) {
       std::uint64_t sent = 0;
       std::mutex mutex;
@@ -263,8 +269,9 @@ TEST(Simulation, BytesAreThoseOfARank) {
         Optimizer optimizer(config.optimizer, parameters, config.distributed.aggregate == "vote", group.rank());
         Aggregate aggregate(optimizer, group, config);
         const std::uint64_t before = group.bytes_sent();
+        aggregate.begin(1);
         const Agreed agreed = aggregate.agree(gradient_of(parameters, 0, group.rank(), kGood), false);
-        aggregate.exchange(agreed, 1);
+        optimizer.step(1, aggregate.exchange(agreed, 1));
         const std::scoped_lock lock(mutex);
         sent += group.bytes_sent() - before;
       });
