@@ -36,7 +36,10 @@ def compare(runner, shape, methods):
             best = best_of(grids[method.label], runner.run(grids[method.label]))
             adam_lr = dict(best[0].settings)["lr"] if best else None
     for method in methods:
-        grids.setdefault(method.label, plan.grid(shape, method, adam_lr))
+        if method.searched and (found := runner.search(plan.grid(shape, method, adam_lr)[0])) is None:
+            grids[method.label] = []
+        else:
+            grids.setdefault(method.label, plan.grid(shape, method, adam_lr, found if method.searched else None))
     runner.run([experiment for grid in grids.values() for experiment in grid])
 
     chosen = {label: best_of(grid, runner.rows(grid)) for label, grid in grids.items()}

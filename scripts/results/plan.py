@@ -36,6 +36,7 @@ class Method:
     decays: tuple = (None,)  # None: the preset's own
     title: str = ""
     adam_roles: tuple = ()  # roles that its preset gives to Adam
+    searched: bool = False  # `steepest tune` finds its learning rate by itself, once per shape
 
     @property
     def label(self):
@@ -75,6 +76,7 @@ METHODS = (
     Method("alias", None),
     Method("alias_llm", None),
     Method("alias_llm_paper", None),
+    Method("sos", None, {"train.schedule": "constant"}, searched=True),
 )
 
 # Adam's start values of the second moment, over the whole grid: their claim is stability at a learning rate that is too high.
@@ -93,7 +95,7 @@ class Experiment:
 
     shape: Shape
     method: str
-    settings: tuple  # sorted (key of [optimizer] or "role.key", value)
+    settings: tuple  # sorted (key of [optimizer], "role.key" or "train.key", value)
     seed: int
 
     @property
@@ -113,9 +115,9 @@ def experiment(shape, method, lr, decay, adam_lr, seed):
     return Experiment(shape, method.name, tuple(sorted(settings.items())), seed)
 
 
-def grid(shape, method, adam_lr):
-    """The runs that choose a method's learning rate (and AdamW's decay): seed 1 only."""
-    rates = [method.centre * factor for factor in FACTORS] if method.centre else [None]
+def grid(shape, method, adam_lr, found=None):
+    """The runs that choose a method's learning rate (and AdamW's decay): seed 1 only. `found`: the rate of a search."""
+    rates = [method.centre * factor for factor in FACTORS] if method.centre else [found]
     return [experiment(shape, method, lr, decay, adam_lr, SEEDS[0]) for decay in method.decays for lr in rates]
 
 

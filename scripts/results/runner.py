@@ -7,6 +7,7 @@ else the machine does; times do, so they are not taken here.
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -57,9 +58,7 @@ class Runner:
                 if row is None:
                     self.refused += 1
                     continue
-                self.done[row["key"]] = row
-                with open(self.log, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
+                self.keep(row)
                 print(f"{row['key']}: {row['val_loss'] if row['val_loss'] is not None else row['failure']}", flush=True)
         return self.rows(experiments)
 
@@ -83,27 +82,57 @@ class Runner:
                       "step_size": metrics[-1]["opt/step_size"],
                       "curve": [(m["step"], round(m["train/loss"], 4)) for m in metrics if m["train/loss"] is not None]}
 
-    def train(self, experiment, steps, threads, log_every=50):
-        """(rows of metrics, None) of a run, or (None, why) when the loss or a gradient stopped being finite."""
-        name = experiment.key.replace("/", "_")
-        out = self.folder / name
-        shutil.rmtree(out, ignore_errors=True)
-        recipe = self.folder / f"{name}.toml"
-        recipe.write_text(RECIPE.format(shape=experiment.shape.name, data=self.data), encoding="utf-8")
+    def search(self, experiment):
+        """The step size that `steepest tune --sos-fast` finds for an experiment without one; None without time for it."""
+        key = f"search/{experiment.key}"
+        if key not in self.done:
+            if time.monotonic() > self.deadline:
+                self.refused += 1
+                return None
+            out = self.folder / key.replace("/", "_")
+            recipe, flags = self.recipe(experiment, experiment.shape.steps, threads=self.workers, log_every=50)
+            found = self.call(["tune", recipe, "--sos-fast", "--out", out], flags, self.workers)
+            recipe.unlink()
+            if found.returncode != 0:
+                raise SystemExit(found.stderr)
+            shutil.rmtree(out, ignore_errors=True)
+            lr = float(re.search(r"^lr = (\S+)$", found.stdout, re.MULTILINE).group(1))
+            self.keep({"key": key, "val_loss": None, "failure": None, "lr": lr, "commit": self.commit, "log": found.stdout})
+        return self.done[key]["lr"]
+
+    def keep(self, row):
+        self.done[row["key"]] = row
+        with open(self.log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def recipe(self, experiment, steps, threads, log_every):
+        """The file that all experiments share, and the flags that make it this one."""
+        path = self.folder / f"{experiment.key.replace('/', '_')}.toml"
+        path.write_text(RECIPE.format(shape=experiment.shape.name, data=self.data), encoding="utf-8")
         flags = {"optimizer.method": experiment.method, "train.batch-tokens": experiment.shape.batch_tokens,
                  "train.max-steps": steps, "train.warmup-steps": int(steps * WARMUP_SHARE), "train.seed": experiment.seed,
                  "train.threads": threads, "train.log-every": log_every}
-        flags |= {f"optimizer.{key.replace('_', '-')}": value for key, value in experiment.settings}
-        command = [self.program, "train", recipe, "--out", out]
-        for key, value in flags.items():
-            command += [f"--{key}", str(value)]
-        result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False,
-                                env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+        for key, value in experiment.settings:
+            place = key if key.startswith("train.") else f"optimizer.{key}"
+            flags[place.replace("_", "-")] = value
+        return path, flags
+
+    def call(self, command, flags, threads):
+        words = [self.program, *command] + [word for key, value in flags.items() for word in (f"--{key}", value)]
+        return subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False,
+                              env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+
+    def train(self, experiment, steps, threads, log_every=50):
+        """(rows of metrics, None) of a run, or (None, why) when the loss or a gradient stopped being finite."""
+        out = self.folder / experiment.key.replace("/", "_")
+        shutil.rmtree(out, ignore_errors=True)
+        recipe, flags = self.recipe(experiment, steps, threads, log_every)
+        result = self.call(["train", recipe, "--out", out], flags, threads)
         recipe.unlink()
         if result.returncode != 0:
             failure = (result.stderr.strip().splitlines() or ["no message"])[-1]
             if "not finite" not in failure:
-                raise SystemExit(f"{' '.join(map(str, command))}\n{failure}")
+                raise SystemExit(f"{result.args}\n{failure}")
             return None, failure
         metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
         shutil.rmtree(out, ignore_errors=True)

@@ -35,28 +35,64 @@ void tree_sum(std::span<Number* const> values, std::size_t begin, std::size_t en
 std::unique_ptr<ProcessGroup> ProcessGroup::connect(const Launch& launch, std::chrono::seconds timeout) {
   std::unique_ptr<Transport> transport;
   if (launch.world_size > 1) transport = connect_gloo(launch, timeout);
-  auto group = std::make_unique<ProcessGroup>(launch.rank, launch.world_size, std::move(transport));
+  auto group = std::make_unique<ProcessGroup>(launch.rank, launch.world_size, std::move(transport),
+                                              LocalPlace{launch.local_rank, launch.local_world_size});
   group->barrier();
   group->bytes_sent_ = 0;
   return group;
 }
 
-std::vector<std::unique_ptr<ProcessGroup>> ProcessGroup::in_process(int world_size, std::chrono::milliseconds timeout) {
+std::vector<std::unique_ptr<ProcessGroup>> ProcessGroup::in_process(int world_size, std::chrono::milliseconds timeout,
+                                                                    int per_machine) {
   std::vector<std::unique_ptr<Transport>> transports = connect_threads(world_size, timeout);
   std::vector<std::unique_ptr<ProcessGroup>> groups;
   for (int r = 0; r < world_size; ++r)
-    groups.push_back(std::make_unique<ProcessGroup>(r, world_size, std::move(transports[static_cast<std::size_t>(r)])));
+    groups.push_back(std::make_unique<ProcessGroup>(
+        r, world_size, std::move(transports[static_cast<std::size_t>(r)]),
+        LocalPlace{r % per_machine, std::min(per_machine, world_size - r / per_machine * per_machine)}));
   return groups;
 }
 
-ProcessGroup::ProcessGroup(int rank, int world_size, std::unique_ptr<Transport> transport)
-    : rank_(rank), world_size_(world_size), transport_(std::move(transport)) {
+ProcessGroup::ProcessGroup(int rank, int world_size, std::unique_ptr<Transport> transport, LocalPlace local)
+    : rank_(rank), world_size_(world_size), local_(local), named_size_(world_size), transport_(std::move(transport)) {
   if (world_size < 1 || rank < 0 || rank >= world_size || (world_size > 1 && !transport_))
     fail("distributed", "rank ", rank, " of ", world_size, " cannot be a group");
 }
 
+std::vector<std::vector<int>> ProcessGroup::machines() {
+  const auto ranks = static_cast<std::size_t>(world_size_);
+  std::vector<LocalPlace> places(ranks);
+  all_gather(std::as_bytes(std::span(&local_, 1)), std::as_writable_bytes(std::span(places)));
+  std::vector<std::vector<int>> list;
+  for (std::size_t r = 0; r < ranks;) {
+    const int size = places[r].size;
+    std::vector<int>& machine = list.emplace_back();
+    for (int k = 0; k < size; ++k, ++r) {
+      if (r == ranks || places[r].rank != k || places[r].size != size)
+        fail_here(concat("rank ", std::min(r, ranks - 1), " is not number ", k, " of ", size,
+                         " on its machine, but ranks of one machine must be consecutive; start them in blocks"));
+      machine.push_back(static_cast<int>(r));
+    }
+  }
+  return list;
+}
+
+std::unique_ptr<ProcessGroup> ProcessGroup::split(const std::string& name, const std::vector<int>& members) {
+  const auto found = std::find(members.begin(), members.end(), rank_);
+  if (found == members.end()) fail_here(concat("it is not in the group ", name));
+  const int place = static_cast<int>(found - members.begin()), size = static_cast<int>(members.size());
+  std::unique_ptr<Transport> transport;
+  if (size > 1) transport = transport_->split(name, place, size);
+  auto group = std::make_unique<ProcessGroup>(place, size, std::move(transport));
+  for (const int member : members) group->names_.push_back(name_of(static_cast<std::size_t>(member)));
+  group->named_size_ = named_size_;
+  group->place_ = place_;
+  return group;
+}
+
 void ProcessGroup::fail_here(const std::string& message) const {
-  fail("distributed", "rank ", rank_, " of ", world_size_, ", ", place_, ": ", message);
+  fail("distributed", "rank ", name_of(static_cast<std::size_t>(rank_)), " of ", named_size_, ", ", *place_, ": ",
+       message);
 }
 
 void ProcessGroup::exchange(std::span<const std::span<const std::byte>> outgoing,
@@ -66,7 +102,7 @@ void ProcessGroup::exchange(std::span<const std::span<const std::byte>> outgoing
   try {
     transport_->exchange(outgoing, incoming);
   } catch (const PeerError& error) {
-    const LostRank found{error.peer, error.silent};
+    const LostRank found{name_of(static_cast<std::size_t>(error.peer)), error.silent};
     LastWords* const words = transport_->last_words();
     const LostRank lost = words ? words->settle(found, kPatience) : found;
     const std::string seen =

@@ -27,6 +27,11 @@
 
 namespace steepest {
 
+/// This rank among those of its machine.
+struct LocalPlace {
+  int rank = 0, size = 1;
+};
+
 /// The ranks of a job as one of them sees them. All ranks call the same collectives in the same order with equal sizes.
 /// Every failure is an Error `[distributed] rank R of M, PLACE: ...`. Not for concurrent use by several threads.
 class ProcessGroup {
@@ -34,13 +39,20 @@ class ProcessGroup {
   /// Meets the other ranks, or returns at once for world_size 1. `timeout` bounds this and every later collective.
   static std::unique_ptr<ProcessGroup> connect(const Launch& launch, std::chrono::seconds timeout);
 
-  /// Groups whose ranks are threads of this process: element r is for the thread of rank r.
-  static std::vector<std::unique_ptr<ProcessGroup>> in_process(int world_size, std::chrono::milliseconds timeout);
+  /// Groups whose ranks are threads of this process: element r is for the thread of rank r. `per_machine` of them count
+  /// as one machine.
+  static std::vector<std::unique_ptr<ProcessGroup>> in_process(int world_size, std::chrono::milliseconds timeout,
+                                                               int per_machine = 1);
 
-  ProcessGroup(int rank, int world_size, std::unique_ptr<Transport> transport);
+  ProcessGroup(int rank, int world_size, std::unique_ptr<Transport> transport, LocalPlace local = {});
 
   int rank() const { return rank_; }
   int world_size() const { return world_size_; }
+  /// The ranks of each machine, in order. Collective. Throws Error where the ranks of a machine are not consecutive.
+  std::vector<std::vector<int>> machines();
+  /// A group of its own for `members`, which lists this rank; place in the list is rank. All members call it with the
+  /// same list, and other ranks do the same with theirs. `name` must be new.
+  std::unique_ptr<ProcessGroup> split(const std::string& name, const std::vector<int>& members);
 
   /// values <- sum over ranks, each element by a balanced binary tree in rank order: ((x0+x1)+(x2+x3))+...
   void sum(std::span<float> values);
@@ -62,19 +74,24 @@ class ProcessGroup {
   /// Payload bytes this rank has sent so far (without the transport's own framing).
   std::uint64_t bytes_sent() const { return bytes_sent_; }
   /// Where the caller is, for error messages: "step 12".
-  void set_place(std::string place) { place_ = std::move(place); }
+  void set_place(std::string place) { *place_ = std::move(place); }
   /// `[distributed] rank R of M, PLACE: message`, thrown as Error.
   [[noreturn]] void fail_here(const std::string& message) const;
 
  private:
   void sum_block(std::span<float> block);
+  /// The number of a rank in the whole job, for messages.
+  int name_of(std::size_t rank) const { return names_.empty() ? static_cast<int>(rank) : names_[rank]; }
 
   int rank_;
   int world_size_;
+  LocalPlace local_;
+  std::vector<int> names_;  ///< of a part of a job
+  int named_size_;
   std::unique_ptr<Transport> transport_;
   std::vector<float> gathered_;  ///< the peers' parts of the own shard; kept, at most one block
   std::uint64_t bytes_sent_ = 0;
-  std::string place_ = "start";
+  std::shared_ptr<std::string> place_ = std::make_shared<std::string>("start");  ///< shared with parts of the job
 };
 
 }  // namespace steepest

@@ -2,6 +2,7 @@
 // when all have copied. For exact tests of collectives and for several logical workers in one process.
 #include <algorithm>
 #include <condition_variable>
+#include <map>
 #include <mutex>
 
 #include "steepest/comm/transport.h"
@@ -28,6 +29,14 @@ class Board {
       depart(rank);  // still under the lock: the memory that it showed is about to go
       throw;
     }
+  }
+
+  // The board of a part of the ranks: made by the first who asks for it.
+  std::shared_ptr<Board> part(const std::string& name, int size) {
+    const std::lock_guard lock(mutex_);
+    std::shared_ptr<Board>& board = parts_[name];
+    if (!board) board = std::make_shared<Board>(size, timeout_);
+    return board;
   }
 
   void leave(std::size_t rank) {
@@ -76,6 +85,7 @@ class Board {
   std::condition_variable changed_;
   std::vector<Post> posts_;
   std::vector<bool> gone_;
+  std::map<std::string, std::shared_ptr<Board>> parts_;
 };
 
 class ThreadTransport : public Transport {
@@ -87,6 +97,10 @@ class ThreadTransport : public Transport {
   void exchange(std::span<const std::span<const std::byte>> outgoing,
                 std::span<const std::span<std::byte>> incoming) override {
     board_->exchange(rank_, outgoing, incoming);
+  }
+
+  std::unique_ptr<Transport> split(const std::string& name, int place, int size) override {
+    return std::make_unique<ThreadTransport>(board_->part(name, size), place);
   }
 
  private:

@@ -18,20 +18,25 @@ std::uint64_t tail_mask(std::size_t bits) {
 
 }  // namespace
 
-VoteExchange::VoteExchange(ProcessGroup& group, std::size_t bits, VoteScheme scheme, VoteRules rules)
-    : group_(group), bits_(bits), plane_(words_for(bits)), scheme_(scheme), rules_(rules) {
+VoteExchange::VoteExchange(ProcessGroup& group, std::size_t stream_bits, VoteBucket bucket, VoteScheme scheme,
+                           VoteRules rules)
+    : group_(group), bucket_(bucket), plane_(words_for(stream_bits)), scheme_(scheme), rules_(rules) {
   const auto ranks = static_cast<std::size_t>(group.world_size());
   const std::size_t parts = scheme == VoteScheme::Shards ? ranks : 1;
-  const std::size_t units = (plane_ + kShardUnit - 1) / kShardUnit;
+  const std::size_t words = words_for(bucket.bits);
+  const std::size_t units = (words + kShardUnit - 1) / kShardUnit;
   std::size_t total = 0;
   for (std::size_t r = 0; r < parts; ++r) {
-    const std::size_t begin = std::min(units * r / parts * kShardUnit, plane_);
-    const std::size_t end = std::min(units * (r + 1) / parts * kShardUnit, plane_);
-    shards_.push_back({begin, end - begin, std::min(bits, end * 64) - std::min(bits, begin * 64)});
+    const std::size_t begin = std::min(units * r / parts * kShardUnit, words);
+    const std::size_t end = std::min(units * (r + 1) / parts * kShardUnit, words);
+    shards_.push_back(
+        {bucket.first / 64 + begin, end - begin, std::min(bucket.bits, end * 64) - std::min(bucket.bits, begin * 64)});
     slot_.push_back(total);
     total += message_words(r);
   }
-  if (ranks == 1) return;
+  if (scheme == VoteScheme::Halving && rules.planes() != 1)
+    fail("distributed", "votes that may be 0 cannot be counted by halving; use another scheme");
+  if (ranks == 1 || scheme == VoteScheme::Halving) return;
   by_shard_.resize(total);
   by_sender_.resize(ranks * message_words(scheme == VoteScheme::Shards ? static_cast<std::size_t>(group.rank()) : 0));
 }
@@ -46,6 +51,7 @@ WireHeader VoteExchange::header(MessageKind kind, std::uint64_t t, std::size_t s
   WireHeader header;
   header.kind = kind;
   header.step = t;
+  header.bucket = bucket_.number;
   header.shard = static_cast<std::uint32_t>(shard);
   header.first_parameter = shards_[shard].first_word * 64;
   header.bits = shards_[shard].bits;
@@ -62,20 +68,24 @@ WireHeader VoteExchange::header(MessageKind kind, std::uint64_t t, std::size_t s
 void VoteExchange::operator()(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided,
                               std::span<const int> abstaining) {
   if (mine.size() != words() || decided.size() != words())
-    group_.fail_here(
-        concat("a vote of ", bits_, " bits needs ", words(), " words; it got ", mine.size(), " and ", decided.size()));
+    group_.fail_here(concat("a vote needs ", words(), " words; it got ", mine.size(), " and ", decided.size()));
   voting_.assign(static_cast<std::size_t>(group_.world_size()), true);
   for (const int rank : abstaining) voting_.at(static_cast<std::size_t>(rank)) = false;
   voters_ = static_cast<unsigned>(std::count(voting_.begin(), voting_.end(), true));
   if (voters_ == 0) group_.fail_here("all ranks abstain; skip the step");
-  if (mine.empty()) return;
+  if (bucket_.bits == 0) return;
+  const std::size_t first = bucket_.first / 64, count = words_for(bucket_.bits);
   if (group_.world_size() == 1)
-    std::copy(mine.begin(), mine.end(), decided.begin());
+    for (std::size_t p = 0; p < rules_.planes(); ++p)
+      std::copy_n(mine.begin() + static_cast<std::ptrdiff_t>(p * plane_ + first), count,
+                  decided.begin() + static_cast<std::ptrdiff_t>(p * plane_ + first));
   else if (scheme_ == VoteScheme::AllGather)
     gather_all(mine, t, decided);
+  else if (scheme_ == VoteScheme::Halving)
+    by_halving(mine, t, decided);
   else
     by_shards(mine, t, decided);
-  for (std::size_t p = 1; p <= rules_.planes(); ++p) decided[p * plane_ - 1] &= tail_mask(bits_);
+  for (std::size_t p = 0; p < rules_.planes(); ++p) decided[p * plane_ + first + count - 1] &= tail_mask(bucket_.bits);
 }
 
 void VoteExchange::fill(std::span<std::uint64_t> payload, std::size_t shard, std::span<const std::uint64_t> stream,

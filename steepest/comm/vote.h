@@ -3,8 +3,9 @@
 // Bits sent per parameter and rank for M ranks, besides 64 bytes of header per message:
 //   Shards     2 (M-1)/M    scheme (c): all-to-all of shards, vote by each shard's owner, all-gather of the decisions
 //   AllGather  M-1          scheme (b): everyone gets everything and votes itself; one collective instead of two
-// Both send 1 bit for two ranks, where AllGather is used; Shards is used for more. Shards start at multiples of 512
-// bits. Votes that may be 0 are two planes and cost twice that.
+//   Halving    < 3          scheme (e): counts are added up pair by pair (vote_halving.cc); 2 log2 M messages in turn
+// For two ranks all send 1 bit, and AllGather is the quickest. Shards start at multiples of 512 bits. Votes that may be
+// 0 are two planes and cost twice that; Halving has no such form.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@
 
 namespace steepest {
 
-enum class VoteScheme { AllGather, Shards };
+enum class VoteScheme { AllGather, Shards, Halving };
 
 constexpr VoteScheme vote_scheme_for(int world_size) {
   return world_size <= 2 ? VoteScheme::AllGather : VoteScheme::Shards;
@@ -33,21 +34,34 @@ struct VoteRules {
   std::size_t planes() const { return zero == Zero::Zero ? 2 : 1; }
 };
 
-/// Exchanges and counts votes of a fixed number of bits. Keeps buffers of M d/8 bytes (AllGather) or d/4 bytes
-/// (Shards) per plane. `group` must outlive it.
+/// A bucket: bits first .. first + bits - 1 of the stream of all votes, exchanged by themselves. `first` is a multiple
+/// of 512.
+struct VoteBucket {
+  std::uint32_t number = 0;
+  std::size_t first = 0, bits = 0;
+};
+
+/// Exchanges and counts the votes of one bucket of a stream. Keeps buffers of M d/8 bytes (AllGather) or d/4 bytes
+/// (Shards) per plane, d its bits. `group` must outlive it.
 class VoteExchange {
  public:
+  /// One bucket for the whole stream.
   VoteExchange(ProcessGroup& group, std::size_t bits, VoteRules rules = {})
       : VoteExchange(group, bits, vote_scheme_for(group.world_size()), rules) {}
-  VoteExchange(ProcessGroup& group, std::size_t bits, VoteScheme scheme, VoteRules rules = {});
+  VoteExchange(ProcessGroup& group, std::size_t bits, VoteScheme scheme, VoteRules rules = {})
+      : VoteExchange(group, bits, {0, 0, bits}, scheme, rules) {}
+  /// One bucket of a stream of `stream_bits`. Throws Error for Halving with votes that may be 0.
+  VoteExchange(ProcessGroup& group, std::size_t stream_bits, VoteBucket bucket, VoteScheme scheme, VoteRules rules);
 
-  /// Words of a vote and of a decision: those of the negative plane, then those of the non-zero plane if there is one.
+  /// Words of a vote and of a decision about the whole stream: those of the negative plane, then those of the non-zero
+  /// plane if there is one.
   std::size_t words() const { return rules_.planes() * plane_; }
 
   /// decided bit = 1 (negative) iff more than T of the votes that count have a 1 in `mine`; T by the tie rule and the
   /// parity of t where their number is even (3.4). `t` is the number of completed updates, equal on all ranks. Both
-  /// spans have words() words; padding bits of `mine` are ignored, those of `decided` become 0. `abstaining`, the same
-  /// on all ranks: ranks whose votes do not count (3.2), not all of them; their `mine` is not read.
+  /// spans have words() words, of which only the bucket's are read and written; padding bits of `mine` are ignored,
+  /// those of `decided` become 0. `abstaining`, the same on all ranks: ranks whose votes do not count (3.2), not all of
+  /// them; their `mine` is not read.
   /// Throws Error when a rank is gone or its message does not fit.
   void operator()(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided,
                   std::span<const int> abstaining = {});
@@ -67,12 +81,26 @@ class VoteExchange {
             bool voting) const;
   void count(std::span<std::uint64_t* const> payloads, std::size_t shard, std::uint64_t t,
              std::span<std::uint64_t> decided) const;
+  struct Range {
+    std::size_t first = 0, end = 0;  ///< words of the bucket
+  };
+  /// What one message of the scheme Halving carries: `planes` planes of a range, plane k from words + k stride on.
+  struct Parcel {
+    const std::uint64_t* words = nullptr;
+    std::size_t stride = 0, planes = 0;
+    Range range;
+    WireHeader header;
+  };
+  WireHeader counts_header(MessageKind kind, std::uint64_t t, std::size_t round, Range range, std::size_t sender,
+                           std::uint32_t most) const;
+  void swap(std::size_t peer, const Parcel& out, const Parcel& in);
+  void by_halving(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided);
   void gather_all(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided);
   void by_shards(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided);
 
   ProcessGroup& group_;
-  std::size_t bits_;
-  std::size_t plane_;  ///< words of a plane
+  VoteBucket bucket_;
+  std::size_t plane_;  ///< words of a plane of the stream
   VoteScheme scheme_;
   VoteRules rules_;
   std::vector<bool> voting_;  ///< per rank: whether its vote counts in this call
@@ -81,7 +109,8 @@ class VoteExchange {
   std::vector<std::size_t> slot_;        ///< where the message about shard r begins in by_shard_, in words
   std::vector<std::uint64_t> by_shard_;  ///< one message per shard: votes going out, then decisions coming in
   std::vector<std::uint64_t>
-      by_sender_;  ///< one message per rank about the own shard: votes coming in, then the decision
+      by_sender_;                      ///< one message per rank about the own shard: votes coming in, then the decision
+  std::vector<std::uint64_t> counts_;  ///< planes of the scheme Halving
 };
 
 }  // namespace steepest

@@ -57,6 +57,8 @@ const char* name_of(MessageKind kind) {
       return "1-bit gradient";
     case MessageKind::FeedbackDown:
       return "1-bit mean";
+    case MessageKind::Counts:
+      return "count of votes";
   }
   return "message";
 }

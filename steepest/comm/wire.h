@@ -18,7 +18,7 @@
 
 namespace steepest {
 
-enum class MessageKind : std::uint16_t { Vote = 1, Decision = 2, FeedbackUp = 3, FeedbackDown = 4 };
+enum class MessageKind : std::uint16_t { Vote = 1, Decision = 2, FeedbackUp = 3, FeedbackDown = 4, Counts = 5 };
 
 inline constexpr std::size_t kWireHeaderBytes = 64;
 
@@ -40,7 +40,7 @@ struct WireHeader {
   std::uint32_t ranks = 0;
   std::uint32_t sender = 0;
   std::uint32_t flags = 0;
-  std::uint32_t votes_counted = 0;  ///< of a decision or a mean; 0 on the way to the owner
+  std::uint32_t votes_counted = 0;  ///< of a decision or a mean, or the most a count can be; 0 in a vote
 };
 
 /// Writes the header of message[64..) into message[0..64).

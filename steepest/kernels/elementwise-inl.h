@@ -279,6 +279,21 @@ struct Remembered {
   HWY_INLINE void prefetch(std::size_t i) const { memory.prefetch(slice, i); }
 };
 
+/// The same, with the old momentum left in the gradient's place.
+template <class MemoryPolicy>
+struct Exchanged {
+  MemoryPolicy memory;
+  Slice slice;
+  template <class D>
+  HWY_INLINE hn::Vec<D> operator()(D d, std::size_t i) const {
+    const auto old = hn::LoadU(d, slice.first + i);
+    const auto h = memory(d, slice, i);
+    hn::StoreU(old, d, slice.gradient + i);
+    return h;
+  }
+  HWY_INLINE void prefetch(std::size_t i) const { memory.prefetch(slice, i); }
+};
+
 /// Calls body with the memory's policy: the one place where the run-time name becomes a type.
 template <class Body>
 HWY_INLINE void with_memory(const MemoryNumbers& n, const Body& body) {

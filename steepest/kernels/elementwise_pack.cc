@@ -1,6 +1,8 @@
 // A memory and the packing of the signs of h in one pass.
 #include "steepest/kernels/elementwise.h"
 
+#include "steepest/base/error.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "steepest/kernels/elementwise_pack.cc"
 #include <hwy/foreach_target.h>
@@ -47,6 +49,36 @@ void pack_both(const MemoryNumbers& memory, const S& slice, const TernaryPlanes&
                   RunPack<packing::Ternary, S>{slice, {{planes.negative, planes.nonzero}}, first_bit, dead_zone});
 }
 
+template <bool zero_is_negative>
+struct RunUndoable {
+  const Slice& slice;
+  std::uint64_t* words;
+  std::size_t first_bit;
+  float dead_zone;
+  HWY_ATTR void operator()(const ew::NoMemory& memory) const {
+    pack(ew::Remembered<ew::NoMemory, Slice>{memory, slice});
+  }
+  HWY_ATTR void operator()(const ew::Ema& memory) const { pack(ew::Exchanged<ew::Ema>{memory, slice}); }
+  HWY_ATTR void operator()(const ew::Nesterov& memory) const { pack(ew::Exchanged<ew::Nesterov>{memory, slice}); }
+  HWY_ATTR void operator()(const ew::Lion& memory) const { pack(ew::Exchanged<ew::Lion>{memory, slice}); }
+  template <class M>
+  void operator()(const M&) const {}  // refused before the dispatch: two states do not fit into one gradient
+
+ private:
+  template <class Values>
+  HWY_ATTR void pack(const Values& values) const {
+    packing::pack<zero_is_negative>(values, slice.size, words, first_bit, signs::dead_bits(dead_zone));
+  }
+};
+
+void PackUndoable(const MemoryNumbers& memory, const Slice& slice, bool zero_is_negative, std::uint64_t* words,
+                  std::size_t first_bit, float dead_zone) {
+  if (zero_is_negative)
+    ew::with_memory(memory, RunUndoable<true>{slice, words, first_bit, dead_zone});
+  else
+    ew::with_memory(memory, RunUndoable<false>{slice, words, first_bit, dead_zone});
+}
+
 void PackF32(const MemoryNumbers& memory, const Slice& slice, bool zero_is_negative, std::uint64_t* words,
              std::size_t first_bit, float dead_zone) {
   pack_binary(memory, slice, zero_is_negative, words, first_bit, dead_zone);
@@ -71,6 +103,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace steepest {
+HWY_EXPORT(PackUndoable);
 HWY_EXPORT(PackF32);
 HWY_EXPORT(PackBf16);
 HWY_EXPORT(PackTernaryF32);
@@ -86,6 +119,14 @@ void fused_pack(const MemoryNumbers& memory, const TypedSlice<float, Bf16>& slic
                 std::uint64_t* words, std::size_t first_bit, float dead_zone) {
   const FloatMode mode;
   STEEPEST_DISPATCH(PackBf16)(memory, slice, zero_is_negative(rule, t), words, first_bit, dead_zone);
+}
+
+void fused_pack_undoable(const MemoryNumbers& memory, const Slice& slice, std::uint64_t t, ZeroRule rule,
+                         std::uint64_t* words, std::size_t first_bit, float dead_zone) {
+  if (memory.kind == Memory::Adam || memory.kind == Memory::AdamHybrid)
+    fail("kernels", "a memory of two states cannot be packed undoably; use fused_pack");
+  const FloatMode mode;
+  STEEPEST_DISPATCH(PackUndoable)(memory, slice, zero_is_negative(rule, t), words, first_bit, dead_zone);
 }
 
 void fused_pack_ternary(const MemoryNumbers& memory, const Slice& slice, const TernaryPlanes& planes,

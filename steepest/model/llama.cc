@@ -51,6 +51,7 @@ struct Tape {
 struct LossBackward : torch::autograd::Node {
   std::shared_ptr<LlamaWeights> weights;
   std::optional<Tape> tape;
+  GradientsFinal on_final;
 
   torch::autograd::variable_list apply(torch::autograd::variable_list&& outputs) override {
     if (!tape) fail("model", "backward was called twice on one loss; call loss() again");
@@ -68,18 +69,27 @@ struct LossBackward : torch::autograd::Node {
     const at::Tensor hidden_gradient =
         head_loss_backward(now.head, weights->head.matrix, upstream, weights->gradient(weights->head.parameters[0]));
     now.head = {};
+    // A tied head's gradient is not complete before the embedding's.
+    if (weights->head.parameters[0] != weights->embedding) tell(weights->head.parameters[0]);
 
     StreamGradient gradient;
     gradient.full = at::empty({now.shape.rows(), weights->config.hidden_size}, at::kFloat);
     gradient.operand = now.precision == Precision::Bf16 ? at::empty_like(gradient.full, at::kBFloat16) : gradient.full;
     norm_backward(*weights, weights->final_norm, now.precision, hidden_gradient, now.last, now.last_rstd, false,
                   gradient);
+    tell(weights->final_norm);
     for (std::size_t i = now.layers.size(); i-- > 0;) {
       layer_backward(*weights, i, now.precision, now.shape, now.layers[i], gradient);
       now.layers[i] = {};
+      tell(weights->layers[i].qkv.parameters[0]);
     }
     scatter_add_rows(static_cast<std::size_t>(now.shape.rows()), width, now.tokens.const_data_ptr<std::int64_t>(),
                      data<float>(gradient.full), 1.0f, data<float>(weights->gradient(weights->embedding)));
+    tell(weights->embedding);
+  }
+
+  void tell(std::size_t first_parameter) const {
+    if (on_final) on_final(first_parameter);
   }
 };
 
@@ -102,7 +112,8 @@ const std::vector<Parameter>& Llama::parameters() const {
   return weights_->parameters;
 }
 
-at::Tensor Llama::loss(const at::Tensor& inputs, const at::Tensor& targets, Precision precision) {
+at::Tensor Llama::loss(const at::Tensor& inputs, const at::Tensor& targets, Precision precision,
+                       GradientsFinal on_final) {
   const bool gradients = at::GradMode::is_enabled();
   at::Tensor result;
   Tape tape;
@@ -130,6 +141,7 @@ at::Tensor Llama::loss(const at::Tensor& inputs, const at::Tensor& targets, Prec
     auto node = c10::make_intrusive<LossBackward>();
     node->weights = weights_;
     node->tape = std::move(tape);
+    node->on_final = std::move(on_final);
     torch::autograd::set_history(result, node);
   }
   return result;

@@ -6,6 +6,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -15,6 +16,10 @@
 #include "steepest/optim/parameter.h"
 
 namespace steepest {
+
+/// Called during a backward pass: the gradients of the parameters from `first_parameter` on, in registration order, are
+/// complete and will not change any more.
+using GradientsFinal = std::function<void(std::size_t first_parameter)>;
 
 class Llama {
  public:
@@ -29,8 +34,10 @@ class Llama {
 
   /// Mean negative log likelihood (nats per token) of targets given inputs, both int64 [batch, length], as a scalar
   /// fp32 tensor. Its backward() adds the gradients to the parameters' fp32 grad tensors in place; it can be called
-  /// once. With gradients disabled nothing is kept. Throws Error naming the position of a token outside the vocabulary.
-  at::Tensor loss(const at::Tensor& inputs, const at::Tensor& targets, Precision precision);
+  /// once, and tells `on_final`, if there is one, how far it has come. With gradients disabled nothing is kept. Throws
+  /// Error naming the position of a token outside the vocabulary.
+  at::Tensor loss(const at::Tensor& inputs, const at::Tensor& targets, Precision precision,
+                  GradientsFinal on_final = {});
 
   /// Logits [batch, length, vocabulary] in fp32 for tokens int64 [batch, length]. With a cache, the tokens continue the
   /// cached ones. Keeps nothing for a backward pass.

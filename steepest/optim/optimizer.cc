@@ -125,11 +125,37 @@ void Optimizer::pack_votes(std::span<std::uint64_t> words, ZeroRule rule) {
   o.passes.pack(o.passes.numbers(o.updates, 0), o.updates, rule, words);
 }
 
-void Optimizer::step(double lr_factor, std::span<const std::uint64_t> decided) {
+bool Optimizer::packs_in_parts() const {
+  return !impl_->alias && impl_->passes.packs_in_parts();
+}
+
+void Optimizer::pack_votes(BitRange part, std::span<std::uint64_t> words, ZeroRule rule) {
   Impl& o = *impl_;
-  if (const std::size_t plane = words_for(vote_bits()); decided.size() != plane && decided.size() != 2 * plane)
-    fail("optimizer", "the decided vote has ", decided.size(), " words; it must have ", plane, " or two such planes");
-  if (o.alias && decided.size() > words_for(vote_bits()))
+  if (words.size() != words_for(vote_bits()) || part.first % kVotePartUnit != 0 ||
+      part.first + part.count > vote_bits() ||
+      (part.count % kVotePartUnit != 0 && part.first + part.count != vote_bits()))
+    fail("optimizer", "bits ", part.first, " to ", part.first + part.count, " are no part of a vote of ", vote_bits(),
+         " bits in ", words.size(), " words");
+  o.passes.pack_part(o.passes.numbers(o.updates, 0), o.updates, rule, part, words);
+}
+
+void Optimizer::unpack_votes(BitRange part) {
+  Impl& o = *impl_;
+  o.passes.unpack_part(o.passes.numbers(o.updates, 0), part);
+}
+
+Optimizer::GradientPlace Optimizer::gradient_place(std::size_t i) const {
+  const Buffers& b = impl_->buffers;
+  const Placement& place = b.place(i);
+  return {place.voted, place.gradient - (place.voted ? b.layout.mean_size : 0), b.size(i)};
+}
+
+void Optimizer::step(double lr_factor, const DecidedVotes& decided) {
+  Impl& o = *impl_;
+  const std::size_t words = decided.words.size();
+  if (const std::size_t plane = words_for(vote_bits()); words != plane && words != 2 * plane)
+    fail("optimizer", "the decided vote has ", words, " words; it must have ", plane, " or two such planes");
+  if (o.alias && words > words_for(vote_bits()))
     fail("optimizer", "ALIAS steps keep a vote as one plane of bits, and this one has two; use one-bit votes");
   if (!std::isfinite(lr_factor)) fail("optimizer", "the learning rate factor is ", lr_factor, "; it must be finite");
   if (wants_observation())
@@ -143,7 +169,7 @@ void Optimizer::step(double lr_factor, std::span<const std::uint64_t> decided) {
       if (recipe().role(role).main) numbers[static_cast<std::size_t>(role)].step.lr = gamma;
   }
   o.passes.step(numbers, o.updates, decided);
-  if (o.alias) o.alias->finish(decided);
+  if (o.alias) o.alias->finish(decided.words);
   ++o.updates;
 }
 

@@ -13,6 +13,7 @@
 #include "steepest/optim/alias_step.h"
 #include "steepest/optim/parameter.h"
 #include "steepest/optim/recipe.h"
+#include "steepest/optim/vote_parts.h"
 
 namespace steepest {
 
@@ -60,6 +61,19 @@ class Optimizer {
   /// Updates the local memory of the voted parameters and writes their signs: words_for(vote_bits()) words with zeros
   /// by `rule`; or twice as many, the negative plane and then the non-zero one (kernels/bits.h).
   void pack_votes(std::span<std::uint64_t> words, ZeroRule rule = ZeroRule::Parity);
+  /// Whether a vote can be packed in parts: its memories keep at most one state and nothing needs whole tensors.
+  bool packs_in_parts() const;
+  /// pack_votes for the parameters of one part alone, whose gradients are complete; the others may still be computed.
+  /// Its gradients are then lost: they hold what unpack_votes needs.
+  void pack_votes(BitRange part, std::span<std::uint64_t> words, ZeroRule rule);
+  /// Takes back the memory's update of a packed part, bit for bit: for a step that is not taken after all.
+  void unpack_votes(BitRange part);
+  /// Where the gradients of parameter i lie in mean_gradients() or, of a voted one, in voted_gradients() and the vote.
+  struct GradientPlace {
+    bool voted = false;
+    std::size_t first = 0, count = 0;
+  };
+  GradientPlace gradient_place(std::size_t i) const;
   /// Both parts of the gradient times `factor` (clipping).
   void scale_gradients(float factor);
 
@@ -84,7 +98,9 @@ class Optimizer {
   /// One update of all weights with learning rates lr * lr_factor, then updates() + 1. `decided`: the vote's result in
   /// one or two planes, needed exactly when vote_bits() > 0. May use the gradient buffer as scratch. The main roles of
   /// the step rule "alias" move by the step size it has measured instead.
-  void step(double lr_factor, std::span<const std::uint64_t> decided = {});
+  void step(double lr_factor, std::span<const std::uint64_t> decided = {}) { step(lr_factor, {decided, {}, {}}); }
+  /// The same where parts of the decision are still on their way; the averaged parameters move first.
+  void step(double lr_factor, const DecidedVotes& decided);
 
   /// Whether some second moment starts from observed gradients and update 1 has not been made: call observe() for
   /// observation_batches() gradients (of `batch` samples each, averaged over ranks) and then finish_observation(batch).

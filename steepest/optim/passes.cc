@@ -120,8 +120,33 @@ void Passes::pack(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t upd
   });
 }
 
-void Passes::step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates,
-                  std::span<const std::uint64_t> decided) {
+bool Passes::packs_in_parts() const {
+  const Buffers& b = buffers_;
+  for (std::size_t i = 0; i < b.count(); ++i) {
+    if (!b.place(i).voted) continue;
+    const RoleRecipe& role = b.role(i);
+    const MemoryRow& memory = b.memory(i);
+    if (remembers_first(role) || role.coupled_decay || memory.states.size() > 1 || memory.owns_gradient) return false;
+  }
+  return true;
+}
+
+void Passes::pack_part(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, ZeroRule rule, BitRange part,
+                       std::span<std::uint64_t> words) {
+  voted_.run(part, [&](const Piece& piece) {
+    const UpdateNumbers& n = of(numbers, piece.role);
+    fused_pack_undoable(n.last_memory, piece.slice, updates, rule, words.data(), piece.position, n.step.dead_zone);
+  });
+}
+
+void Passes::unpack_part(const std::array<UpdateNumbers, 4>& numbers, BitRange part) {
+  voted_.run(part, [&](const Piece& piece) {
+    const Slice& slice = piece.slice;
+    if (of(numbers, piece.role).last_memory.kind != Memory::None) std::copy_n(slice.gradient, slice.size, slice.first);
+  });
+}
+
+void Passes::step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, const DecidedVotes& decided) {
   const auto step_of = [&](const Piece& piece) {
     StepNumbers step = of(numbers, piece.role).step;
     step.scale = piece.scale;
@@ -132,18 +157,29 @@ void Passes::step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t upd
     const UpdateNumbers& n = of(numbers, piece.role);
     fused_step(n.last_memory, n.direction, step_of(piece), piece.slice);
   });
-  const std::size_t plane = words_for(voted_.size());
-  auto* const words = const_cast<std::uint64_t*>(decided.data());  // TernaryPlanes serves readers and writers
-  voted_.run([&](const Piece& piece) {
-    const Slice& slice = piece.slice;
-    if (decided.size() == plane)
-      apply_bits(step_of(piece), slice.weights, slice.size, words, piece.position);
-    else
-      apply_ternary(step_of(piece), slice.weights, slice.size, {words, words + plane}, piece.position);
-  });
   for_each_tensor(directions_, [&](std::size_t i, Scratch& scratch) {
     step_tensor(i, of(numbers, buffers_.parameters[i].role).step, updates, scratch);
   });
+  follow(numbers, decided);
+}
+
+void Passes::follow(const std::array<UpdateNumbers, 4>& numbers, const DecidedVotes& decided) {
+  const std::size_t plane = words_for(voted_.size());
+  auto* const words = const_cast<std::uint64_t*>(decided.words.data());  // TernaryPlanes serves readers and writers
+  const auto apply = [&](const Piece& piece) {
+    StepNumbers step = of(numbers, piece.role).step;
+    step.scale = piece.scale;
+    const Slice& slice = piece.slice;
+    if (decided.words.size() == plane)
+      apply_bits(step, slice.weights, slice.size, words, piece.position);
+    else
+      apply_ternary(step, slice.weights, slice.size, {words, words + plane}, piece.position);
+  };
+  if (decided.parts.empty()) voted_.run(apply);
+  for (std::size_t k = 0; k < decided.parts.size(); ++k) {
+    decided.await(k);
+    voted_.run(decided.parts[k], apply);
+  }
 }
 
 void Passes::step_tensor(std::size_t i, StepNumbers step, std::uint64_t updates, Scratch& scratch) const {

@@ -33,11 +33,18 @@ class Passes {
   /// memory is updated.
   void pack(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, ZeroRule rule,
             std::span<std::uint64_t> words);
-  /// The update of all weights; `decided` are the planes that the voted parameters follow.
-  void step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, std::span<const std::uint64_t> decided);
+  /// Whether pack_part can be used: nothing but an elementwise memory of at most one state comes before the signs.
+  bool packs_in_parts() const;
+  /// One plane of the signs of some parameters only, in a way that unpack_part takes back.
+  void pack_part(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, ZeroRule rule, BitRange part,
+                 std::span<std::uint64_t> words);
+  void unpack_part(const std::array<UpdateNumbers, 4>& numbers, BitRange part);
+  /// The update of all weights; `decided`: what the voted parameters follow.
+  void step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, const DecidedVotes& decided);
 
  private:
   void prepare(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, bool of_votes);
+  void follow(const std::array<UpdateNumbers, 4>& numbers, const DecidedVotes& decided);
   void step_tensor(std::size_t i, StepNumbers step, std::uint64_t updates, Scratch& scratch) const;
   template <class Body>
   void for_each_tensor(const std::vector<std::size_t>& list, const Body& body);

@@ -10,6 +10,7 @@
 #include "steepest/kernels/elementwise.h"
 #include "steepest/optim/operand.h"
 #include "steepest/optim/recipe.h"
+#include "steepest/optim/vote_parts.h"
 
 namespace steepest {
 
@@ -61,7 +62,7 @@ struct Piece {
 /// number of 64-bit words of sign bits, so no two windows share a word.
 class WorkList {
  public:
-  static constexpr std::size_t kWindow = std::size_t{1} << 15;
+  static constexpr std::size_t kWindow = kVotePartUnit;
 
   void add(Role role, const Slice& slice, float scale = 1);
   std::size_t size() const { return size_; }
@@ -69,7 +70,14 @@ class WorkList {
   /// body(piece) for every piece, windows in parallel, pieces of a window in order.
   template <class Body>
   void run(const Body& body) const {
-    parallel_chunks(windows_.size(), 1, [&](std::size_t window, std::size_t) {
+    run({0, size_}, body);
+  }
+  /// The same for the pieces of a range that begins and ends at multiples of kWindow, or at the end of the list.
+  template <class Body>
+  void run(BitRange range, const Body& body) const {
+    const std::size_t first = range.first / kWindow, last = (range.first + range.count + kWindow - 1) / kWindow;
+    parallel_chunks(last - first, 1, [&](std::size_t at, std::size_t) {
+      const std::size_t window = first + at;
       const std::size_t end = window + 1 < windows_.size() ? windows_[window + 1] : pieces_.size();
       for (std::size_t i = windows_[window]; i < end; ++i) body(pieces_[i]);
     });

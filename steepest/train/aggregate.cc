@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "steepest/base/error.h"
+#include "steepest/comm/probe.h"
 #include "steepest/kernels/bits.h"
 #include "steepest/kernels/reduce.h"
 #include "steepest/train/stopwatch.h"
@@ -35,49 +36,133 @@ std::size_t differences(std::span<const std::uint64_t> a, std::span<const std::u
 
 Aggregate::Aggregate(Optimizer& optimizer, ProcessGroup& group, const RunConfig& config)
     : optimizer_(optimizer), group_(group), abstain_(config.train.non_finite == "abstain") {
+  const VoteRules rules = rules_of(config.distributed);
   if (optimizer.vote_bits() > 0) {
-    const VoteRules rules = rules_of(config.distributed);
     if (rules.zero == VoteRules::Zero::Plus) zero_ = ZeroRule::Plus;
-    vote_.emplace(group, optimizer.vote_bits(), rules);
-    mine_.resize(vote_->words());
-    decided_.resize(vote_->words());
+    mine_.resize(rules.planes() * words_for(optimizer.vote_bits()));
+    decided_.resize(mine_.size());
   }
+  if (optimizer.vote_bits() > 0 && config.distributed.vote_per == "machine") split_by_machine();
+  const VoteScheme scheme = choose_scheme(config.distributed, rules);
+  const std::string obstacle = overlap_obstacle(optimizer, group, config);
+  const std::size_t bucket =
+      bucket_parameters(optimizer.vote_bits() + optimizer.mean_gradients().size(), config.distributed);
   if (config.distributed.aggregate == "ef-mean") {
     std::vector<std::size_t> sizes;
     for (const Parameter& parameter : optimizer.parameters())
       sizes.push_back(static_cast<std::size_t>(parameter.value.numel()));
-    feedback_.emplace(group, sizes, static_cast<std::size_t>(config.distributed.block));
+    feedback_.emplace(group, sizes, static_cast<std::size_t>(config.distributed.block), obstacle.empty() ? bucket : 0);
+  }
+  if (obstacle.empty()) {
+    overlap_ = std::make_unique<Overlap>(optimizer, group, rules, scheme, bucket, mine_, decided_, feedback());
+    note_ += concat("gradients leave in ", overlap_->buckets(), " parts during the backward pass");
+  } else if (group.world_size() > 1) {
+    note_ += "gradients leave after the backward pass: " + obstacle;
+  }
+  if (!overlap_ && optimizer.vote_bits() > 0 && (!machine_ || voters_)) {
+    vote_.emplace(voters_ ? *voters_ : group, optimizer.vote_bits(), scheme, rules);
   }
 }
 
+// Where ranks of a machine do not vote, they take no part in the probe either.
+VoteScheme Aggregate::choose_scheme(const DistributedSection& section, const VoteRules& rules) {
+  ProcessGroup& group = voters_ ? *voters_ : group_;
+  VoteScheme scheme = vote_scheme_for(group.world_size());
+  if (optimizer_.vote_bits() == 0 || (machine_ && !voters_)) return scheme;
+  if (section.scheme == "all-gather") scheme = VoteScheme::AllGather;
+  if (section.scheme == "halving") scheme = VoteScheme::Halving;
+  if (section.scheme == "auto") {
+    const LinkSpeed link = measure_link(group);
+    scheme = quickest_scheme(group.world_size(), static_cast<double>(optimizer_.vote_bits()), rules, link);
+    note_ = concat("votes travel by ", scheme_name(scheme), " (", to_text(link), "); ");
+  }
+  return scheme;
+}
+
+void Aggregate::split_by_machine() {
+  const std::vector<std::vector<int>> machines = group_.machines();
+  std::vector<int> first_ranks;
+  for (std::size_t k = 0; k < machines.size(); ++k) {
+    first_ranks.push_back(machines[k].front());
+    if (std::find(machines[k].begin(), machines[k].end(), group_.rank()) != machines[k].end())
+      machine_ = group_.split(concat("machine ", k), machines[k]);
+  }
+  if (machine_->rank() == 0) voters_ = group_.split("voters", first_ranks);
+}
+
+// A machine's vote is of the mean of its ranks' gradients, which all of them remember.
+void Aggregate::average_on_machine() {
+  const Stopwatch watch;
+  machine_->sum(optimizer_.voted_gradients());
+  scale(optimizer_.voted_gradients(), static_cast<float>(1.0 / machine_->world_size()));
+  exposed_ms_ += watch.ms();
+}
+
+std::uint64_t Aggregate::bytes_sent() const {
+  return group_.bytes_sent() + (machine_ ? machine_->bytes_sent() : 0) + (voters_ ? voters_->bytes_sent() : 0);
+}
+
+void Aggregate::begin(double eta) {
+  // A step of size 0 has no unit for residuals.
+  overlapping_ = overlap_ && !(feedback_ && !(eta > 0));
+  if (overlapping_) overlap_->begin(optimizer_.updates(), eta);
+}
+
+void Aggregate::ready(std::size_t first_parameter) {
+  if (overlapping_) overlap_->ready(first_parameter);
+}
+
 Agreed Aggregate::agree(double local_loss, bool stop_requested) {
-  return agree(local_loss, stop_requested, feedback_ || abstain_);
+  return agree(local_loss, stop_requested, feedback_ || abstain_, overlapping_);
 }
 
 Agreed Aggregate::agree_on_mean(double local_loss) {
-  return agree(local_loss, false, false);
+  return agree(local_loss, false, false, false);
+}
+
+// The report of gradients whose exchange has begun.
+GradientReport Aggregate::early_report() {
+  overlap_->ready(0);
+  overlap_->await_means();
+  const std::string& bad = overlap_->first_bad();
+  if (feedback_) return {overlap_->sum_of_squares(), 0, bad.empty(), bad};
+  const NormCheck mean = sum_of_squares(optimizer_.mean_gradients());
+  GradientReport report{mean.sum_of_squares, overlap_->sum_of_squares(), mean.finite, bad};
+  if (!mean.finite) report.first_bad = optimizer_.inspect().first_bad;
+  report.finite = report.first_bad.empty();
+  return report;
 }
 
 // A sum of floats tells by itself whether a rank has something that is not finite, so one look at the sum is enough.
 // What is compressed or may be left out has to be looked at before.
-Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first) {
+Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first, bool overlapped) {
   const double ranks = group_.world_size();
-  if (!local_first) average(ranks);
-  const GradientReport local = optimizer_.inspect();
+  if (!local_first && !overlapped) average(ranks);
+  if (machine_) average_on_machine();
+  const GradientReport local = overlapped ? early_report() : optimizer_.inspect();
   std::string bad = local.finite ? "" : "gradient of " + local.first_bad;
   if (bad.empty() && !std::isfinite(local_loss)) bad = "the loss";
 
-  const Stopwatch watch;
   Agreed agreed;
-  agreed.flagged = ranks_with_non_finite_gradient(group_, bad);
-  const auto flagged = static_cast<double>(agreed.flagged.size());
-  agreed.skip = flagged > 0 && !(local_first && abstain_ && flagged < ranks);
   // Non-finite numbers stay out of the sums.
   const bool summed_later = local_first && !abstain_;
   const double squares = local.voted_sum_of_squares + (summed_later ? local.mean_sum_of_squares : 0);
-  std::array<double, 3> sums = {bad.empty() ? local_loss : 0, bad.empty() ? squares : 0, stop_requested ? 1.0 : 0.0};
-  group_.sum(std::span<double>(sums));
-  comm_ms_ += watch.ms();
+  std::array<double, 4> sums = {bad.empty() ? local_loss : 0, bad.empty() ? squares : 0, stop_requested ? 1.0 : 0.0,
+                                bad.empty() ? 0.0 : 1.0};
+  const auto talk = [&] {
+    group_.sum(std::span<double>(sums));
+    if (sums[3] > 0) agreed.flagged = ranks_with_non_finite_gradient(group_, bad);
+  };
+  if (overlapped) {
+    overlap_->settle(talk);
+  } else {
+    const Stopwatch watch;
+    talk();
+    exposed_ms_ += watch.ms();
+  }
+  const auto flagged = static_cast<double>(agreed.flagged.size());
+  agreed.skip = flagged > 0 && !(local_first && abstain_ && flagged < ranks);
+  if (overlapped && agreed.skip) overlap_->abandon();
 
   const double counted = agreed.skip ? ranks : ranks - flagged;
   double of_mean = summed_later ? 0 : local.mean_sum_of_squares;
@@ -99,7 +184,7 @@ void Aggregate::average(double ranks) {
   const Stopwatch watch;
   group_.sum(mean);
   scale(mean, static_cast<float>(1 / ranks));
-  comm_ms_ += watch.ms();
+  exposed_ms_ += watch.ms();
 }
 
 AliasRanks Aggregate::step_size_ranks() {
@@ -109,33 +194,41 @@ AliasRanks Aggregate::step_size_ranks() {
           }};
 }
 
-std::span<const std::uint64_t> Aggregate::exchange(const Agreed& agreed, double eta) {
-  sign_agreement_.reset();
-  if (vote_) vote(agreed);
+DecidedVotes Aggregate::exchange(const Agreed& agreed, double eta) {
+  voted_ = optimizer_.vote_bits() > 0;
+  if (overlapping_) {
+    overlap_->follow_feedback();
+    return {decided_, overlap_->voted_parts(), [this](std::size_t part) { overlap_->await_vote(part); }};
+  }
+  if (vote_ || machine_) vote(agreed);
   if (feedback_ && eta > 0) {
     const Stopwatch watch;
     (*feedback_)(optimizer_.mean_gradients(), optimizer_.updates(), eta);
-    comm_ms_ += watch.ms();
+    exposed_ms_ += watch.ms();
   } else if (feedback_) {
     // A step of size 0 has no unit for the residuals; memories still need a gradient that all ranks share.
     average(group_.world_size());
   }
-  return decided_;
+  return {decided_, {}, {}};
 }
 
 void Aggregate::vote(const Agreed& agreed) {
   std::vector<int> abstaining;
   for (const NonFiniteRank& flagged : agreed.flagged) abstaining.push_back(flagged.rank);
-  const bool votes = std::find(abstaining.begin(), abstaining.end(), group_.rank()) == abstaining.end();
+  voted_ = std::find(abstaining.begin(), abstaining.end(), group_.rank()) == abstaining.end();
   // A gradient that is not finite must not reach the momentum.
-  if (votes) optimizer_.pack_votes(mine_, zero_);
+  if (voted_) optimizer_.pack_votes(mine_, zero_);
   const Stopwatch watch;
-  (*vote_)(mine_, optimizer_.updates(), decided_, abstaining);
-  comm_ms_ += watch.ms();
-  if (!votes) return;
-  const std::size_t planes = mine_.size() / words_for(optimizer_.vote_bits());
-  sign_agreement_ =
-      1 - static_cast<double>(differences(mine_, decided_, planes)) / static_cast<double>(optimizer_.vote_bits());
+  if (vote_) (*vote_)(mine_, optimizer_.updates(), decided_, abstaining);
+  if (machine_) machine_->broadcast(std::as_writable_bytes(std::span(decided_)), 0);
+  exposed_ms_ += watch.ms();
+}
+
+std::optional<double> Aggregate::sign_agreement() const {
+  if (!voted_) return std::nullopt;
+  const std::size_t bits = optimizer_.vote_bits();
+  return 1 -
+         static_cast<double>(differences(mine_, decided_, mine_.size() / words_for(bits))) / static_cast<double>(bits);
 }
 
 }  // namespace steepest

@@ -14,6 +14,7 @@
 #include "steepest/comm/vote.h"
 #include "steepest/optim/optimizer.h"
 #include "steepest/train/config.h"
+#include "steepest/train/overlap.h"
 
 namespace steepest {
 
@@ -32,6 +33,12 @@ class Aggregate {
  public:
   Aggregate(Optimizer& optimizer, ProcessGroup& group, const RunConfig& config);
 
+  /// Before the last backward pass of a step of size `eta`, and during it when the gradients of the parameters from
+  /// `first_parameter` on are final: exchanges begin while it goes on, where the recipe allows.
+  void begin(double eta);
+  void ready(std::size_t first_parameter);
+  bool overlaps() const { return overlap_ != nullptr; }
+
   /// Averages what is averaged exactly, unless that must wait, and tells what everybody knows then. Where ranks abstain
   /// (sign_and_vote.md 3.2), the flagged ones count neither in the vote nor in the means. Collective.
   Agreed agree(double local_loss, bool stop_requested);
@@ -39,37 +46,52 @@ class Aggregate {
   Agreed agree_on_mean(double local_loss);
 
   /// After agree() and clipping: sends what is sent as bits. `eta`: the step size that the gradients will be multiplied
-  /// with, the unit of error feedback. Returns the decided votes for Optimizer::step. Collective.
-  std::span<const std::uint64_t> exchange(const Agreed& agreed, double eta);
+  /// with, the unit of error feedback. Returns the votes for Optimizer::step to follow. Collective.
+  DecidedVotes exchange(const Agreed& agreed, double eta);
 
   /// The mean over ranks of what is averaged exactly, of a gradient that is not to be stepped along. Collective.
   void average() { average(group_.world_size()); }
   /// How the ranks of a vote agree on a measured step size.
   AliasRanks step_size_ranks();
 
-  /// Share of this rank's votes that equal the last decision; nothing without votes or if it abstained.
-  std::optional<double> sign_agreement() const { return sign_agreement_; }
-  /// Milliseconds spent with other ranks so far.
-  double comm_ms() const { return comm_ms_; }
+  /// Share of this rank's votes that equal the decision that a step has followed; nothing without votes or if it
+  /// abstained.
+  std::optional<double> sign_agreement() const;
+  /// Milliseconds spent with other ranks so far, and those of them in which nothing else was done.
+  double comm_ms() const { return exposed_ms_ + (overlap_ ? overlap_->busy_ms() : 0); }
+  double exposed_ms() const { return exposed_ms_ + (overlap_ ? overlap_->waited_ms() : 0); }
+
+  /// Payload bytes that this rank has sent so far, to anyone.
+  std::uint64_t bytes_sent() const;
+  /// How the exchange goes, in a line for the user; empty for one rank.
+  const std::string& note() const { return note_; }
 
   /// What error feedback remembers; null for other aggregates.
   FeedbackMean* feedback() { return feedback_ ? &*feedback_ : nullptr; }
   std::uint64_t state_bytes() const { return feedback_ ? feedback_->state_bytes() : 0; }
 
  private:
-  Agreed agree(double local_loss, bool stop_requested, bool local_first);
+  Agreed agree(double local_loss, bool stop_requested, bool local_first, bool overlapped);
+  GradientReport early_report();
   void average(double ranks);
   void vote(const Agreed& agreed);
+  void split_by_machine();
+  VoteScheme choose_scheme(const DistributedSection& section, const VoteRules& rules);
+  void average_on_machine();
 
   Optimizer& optimizer_;
   ProcessGroup& group_;
   bool abstain_;
+  std::string note_;
   ZeroRule zero_ = ZeroRule::Parity;
+  std::unique_ptr<ProcessGroup> machine_, voters_;  ///< votes per machine: its ranks, and on its first rank all voters
   std::optional<VoteExchange> vote_;
   std::vector<std::uint64_t> mine_, decided_;
   std::optional<FeedbackMean> feedback_;
-  std::optional<double> sign_agreement_;
-  double comm_ms_ = 0;
+  std::unique_ptr<Overlap> overlap_;
+  bool overlapping_ = false;  ///< in this step
+  bool voted_ = false;        ///< this rank's votes counted in the last exchange
+  double exposed_ms_ = 0;
 };
 
 }  // namespace steepest

@@ -93,6 +93,15 @@ const std::vector<Key<DistributedSection>>& distributed_keys() {
               "vote on a zero: + and - in turn; 0, which sends two bits each way; or always +, which drifts"),
       text<S>("tie", &S::tie, {"parity", "plus"},
               "what a tie of an even number of votes is worth: + and - in turn, or always +, which moves the optimum"),
+      text<S>("vote_per", &S::vote_per, {"rank", "machine"},
+              "who votes: every rank; or every machine, by the exact mean of the gradients of its ranks"),
+      text<S>("scheme", &S::scheme, {"shards", "all-gather", "halving", "auto"},
+              "how votes travel: all-to-all of shards; everything to everyone; counts added up pair by pair; or what a "
+              "probe of latency and bandwidth at the start finds quickest"),
+      flag<S>("overlap", &S::overlap,
+              "exchange parts of the gradient while the backward pass still computes; the same bits either way"),
+      number<S>("bucket_kib", &S::bucket_kib, 0, 25600,
+                "KiB of sign bits that travel together (8,192 parameters each); 0: an eighth of all, 64 to 1,024"),
       number<S>("timeout", &S::timeout, 1, 86400, "seconds without an answer after which a rank counts as dead"),
       number<S>("replica_check_every", &S::replica_check_every, 0, kHuge,
                 "steps between hash checks of the replicas; 0 is off"),
@@ -197,6 +206,19 @@ void refuse_contradictions(const RunConfig& config) {
   if (!vote && (distributed.zero != defaults.zero || distributed.tie != defaults.tie))
     fail_key(distributed.zero != defaults.zero ? "[distributed] zero" : "[distributed] tie",
              "means nothing to aggregate \"", distributed.aggregate, "\"; remove it or use \"vote\"");
+  if (!vote && (distributed.vote_per != defaults.vote_per || distributed.scheme != defaults.scheme))
+    fail_key(distributed.scheme != defaults.scheme ? "[distributed] scheme" : "[distributed] vote_per",
+             "means nothing to aggregate \"", distributed.aggregate, "\"; remove it or use \"vote\"");
+  if (distributed.scheme == "halving" && distributed.zero == "zero")
+    fail_key("[distributed] scheme",
+             "is \"halving\", which adds up votes of one bit, but zero = \"zero\" makes them two; use \"shards\"");
+  if (distributed.vote_per == "machine" && config.optimizer.step == "alias")
+    fail_key("[distributed] vote_per",
+             "is \"machine\", but the ranks of step \"alias\" measure by themselves; use \"rank\"");
+  if (distributed.vote_per == "machine" && train.non_finite == "abstain")
+    fail_key(
+        "[distributed] vote_per",
+        "is \"machine\", whose gradient is not finite on all its ranks when it is on one; use non_finite = \"skip\"");
   if (distributed.zero == "zero" && distributed.tie == "plus")
     fail_key("[distributed] tie", "is \"plus\", but with zero = \"zero\" a tie is 0; remove one of them");
   if (!vote && train.non_finite == "abstain")

@@ -57,6 +57,10 @@ struct DistributedSection {
   std::int64_t block = 4096;
   std::string zero = "parity";
   std::string tie = "parity";
+  std::string vote_per = "rank";
+  std::string scheme = "shards";
+  bool overlap = true;
+  std::int64_t bucket_kib = 0;
   std::int64_t timeout = 300;
   std::int64_t replica_check_every = 100;
   std::string listen;

@@ -51,9 +51,10 @@ StepRunner::StepRunner(Llama& model, Optimizer& optimizer, const Loader& loader,
 }
 
 StepReport StepRunner::run(std::int64_t t, bool stop_requested) {
-  const double comm_before = aggregate_.comm_ms();
+  const double comm_before = aggregate_.comm_ms(), exposed_before = aggregate_.exposed_ms();
   optimizer_.zero_gradients();
-  const double local_loss = accumulate_gradients(t);
+  aggregate_.begin(schedule_factor(config_.train, t) * main_lr(config_.optimizer));
+  const double local_loss = accumulate_gradients(t, [this](std::size_t first) { aggregate_.ready(first); });
   const Agreed agreed = aggregate_.agree(local_loss, stop_requested);
   StepReport report = report_of(agreed);
   if (agreed.skip) {
@@ -64,6 +65,7 @@ StepReport StepRunner::run(std::int64_t t, bool stop_requested) {
     give_further_gradients(t, agreed.loss);
   }
   report.comm_ms = aggregate_.comm_ms() - comm_before;
+  report.exposed_ms = aggregate_.exposed_ms() - exposed_before;
   return report;
 }
 
@@ -87,21 +89,22 @@ void StepRunner::observe() {
   optimizer_.finish_observation(static_cast<double>(windows_per_step_));
 }
 
-double StepRunner::accumulate_gradients(std::int64_t t) {
+double StepRunner::accumulate_gradients(std::int64_t t, const GradientsFinal& on_final) {
   const std::int64_t length = config_.data.sequence_length;
   const std::int64_t micro = std::min(config_.train.micro_batch_size, windows_per_rank_);
   const auto rows = [&](std::size_t i) {
     return std::min(micro, windows_per_rank_ - static_cast<std::int64_t>(i) * micro);
   };
+  const auto batches = static_cast<std::size_t>((windows_per_rank_ + micro - 1) / micro);
   const auto first = static_cast<std::uint64_t>(t * windows_per_step_ + first_window_);
   const auto loss = [&](std::size_t i) {
     at::Tensor inputs = at::empty({rows(i), length}, at::kLong);
     at::Tensor targets = at::empty({rows(i), length}, at::kLong);
     loader_.fill(first + i * static_cast<std::size_t>(micro), static_cast<std::size_t>(rows(i)),
                  inputs.data_ptr<std::int64_t>(), targets.data_ptr<std::int64_t>());
-    return model_.loss(inputs, targets, precision_of(config_.train));
+    return model_.loss(inputs, targets, precision_of(config_.train), i + 1 == batches ? on_final : GradientsFinal());
   };
-  return backprop(static_cast<std::size_t>((windows_per_rank_ + micro - 1) / micro), loss, [&](std::size_t i) {
+  return backprop(batches, loss, [&](std::size_t i) {
     // A rank with more windows counts for more, so that the mean over ranks is that of the batch.
     return static_cast<double>(rows(i) * group_.world_size()) / static_cast<double>(windows_per_step_);
   });
@@ -111,12 +114,11 @@ void StepRunner::update(std::int64_t t, const Agreed& agreed, StepReport& report
   const double clip = config_.train.clip_norm;
   if (clip > 0 && agreed.grad_norm > clip) optimizer_.scale_gradients(static_cast<float>(clip / agreed.grad_norm));
   const double factor = schedule_factor(config_.train, t);
-  const double comm_before = aggregate_.comm_ms();
+  const double exposed_before = aggregate_.exposed_ms();
   const Stopwatch watch;
-  const std::span<const std::uint64_t> decided = aggregate_.exchange(agreed, factor * main_lr(config_.optimizer));
-  optimizer_.step(factor, decided);
+  optimizer_.step(factor, aggregate_.exchange(agreed, factor * main_lr(config_.optimizer)));
+  report.optimizer_ms = watch.ms() - (aggregate_.exposed_ms() - exposed_before);
   report.sign_agreement = aggregate_.sign_agreement();
-  report.optimizer_ms = watch.ms() - (aggregate_.comm_ms() - comm_before);
 }
 
 }  // namespace steepest

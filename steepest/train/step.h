@@ -23,7 +23,8 @@ struct StepReport {
   std::string non_finite_place;          ///< rank and tensor of the first non-finite gradient, also if it abstained
   bool stop_requested = false;           ///< some rank was asked to stop
   double optimizer_ms = 0;               ///< update alone
-  double comm_ms = 0;                    ///< waiting for other ranks
+  double comm_ms = 0;                    ///< talking to other ranks
+  double exposed_ms = 0;                 ///< of that, what nothing else was done in
   std::optional<double> sign_agreement;  ///< share of this rank's votes that equal the decision
 };
 
@@ -47,7 +48,7 @@ class StepRunner {
   void observe();
 
  private:
-  double accumulate_gradients(std::int64_t t);
+  double accumulate_gradients(std::int64_t t, const GradientsFinal& on_final = {});
   void give_further_gradients(std::int64_t t, double loss);
   void update(std::int64_t t, const Agreed& agreed, StepReport& report);
 

@@ -96,6 +96,7 @@ class Run {
       write_file_atomic(out_ / "recipe.toml", to_toml(config_));
       metrics_.emplace(out_, state_.step + 1);
       say(start_tables(config_, *model_, *optimizer_, steps_->aggregate().state_bytes(), *loader_, *group_));
+      if (const std::string& note = steps_->aggregate().note(); !note.empty()) say(note);
       if (const std::string warnings = warnings_for(config_); !warnings.empty()) say(warnings);
       if (!resumed_from_.empty()) say(concat("resumed from ", resumed_from_.string(), " after step ", state_.step));
     }
@@ -160,18 +161,18 @@ class Run {
     const auto start = std::chrono::steady_clock::now();
     const std::int64_t t = state_.step;
     group_->set_place(concat("step ", t + 1));
-    const std::uint64_t sent_before = group_->bytes_sent();
+    const std::uint64_t sent_before = steps_->aggregate().bytes_sent();
     const StepReport report = steps_->run(t, stop_ != nullptr && *stop_);
     ++state_.step;
     state_.updates = optimizer_->updates();
     state_.tokens += static_cast<std::uint64_t>(config_.train.batch_tokens);
     count_skips(report);
     if (const auto warning = optimizer_->take_warning()) say("warning: " + *warning);
-    const double own_ms = seconds_since(start) * 1e3 - report.comm_ms;
+    const double own_ms = seconds_since(start) * 1e3 - report.exposed_ms;
     const std::int64_t check_every = config_.distributed.replica_check_every;
     if (group_->world_size() > 1 && check_every > 0 && state_.step % check_every == 0) check_weights();
     if (const auto slow = slow_ranks_.add(state_.step, own_ms)) say(concat("warning: step ", state_.step, ": ", *slow));
-    const std::uint64_t sent = group_->bytes_sent() - sent_before;
+    const std::uint64_t sent = steps_->aggregate().bytes_sent() - sent_before;
     const double seconds = seconds_since(start);
     timer_.add(seconds);
     const std::optional<double> val_loss = evaluate_if_due();
@@ -239,7 +240,7 @@ class Run {
          static_cast<double>(optimizer_->state_bytes() + steps_->aggregate().state_bytes())},
         {"comm/bytes_sent", static_cast<double>(sent)},
         {"comm/ms", report.comm_ms},
-        {"comm/exposed_ms", report.comm_ms},
+        {"comm/exposed_ms", report.exposed_ms},
         {"opt/skipped_steps", static_cast<double>(state_.skipped_steps)}};
     if (val_loss) row["val/loss"] = *val_loss;
     if (measured) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "steepest/base/philox.h"
 #include "steepest/kernels/bits.h"
@@ -13,6 +14,7 @@ namespace steepest {
 namespace {
 
 constexpr int kWorlds[] = {1, 2, 3, 4, 7, 8, 16};
+constexpr VoteScheme kSchemes[] = {VoteScheme::Shards, VoteScheme::AllGather, VoteScheme::Halving};
 
 using Words = std::vector<std::uint64_t>;
 
@@ -92,6 +94,37 @@ TEST(SignSpec, Test_9_1_7_AllGatherDecidesTheMajorityOnEveryReplica) {
     for (const std::size_t bits : {0, 1, 64, 513, 20001}) expect_majority(world_size, bits, VoteScheme::AllGather);
 }
 
+TEST(SignSpec, Test_9_1_7_HalvingDecidesTheMajorityOnEveryReplica) {
+  for (const int world_size : {1, 2, 3, 4, 5, 6, 7, 8, 15, 16, 17})
+    for (const std::size_t bits : {0, 1, 63, 64, 65, 511, 512, 513, 1000, 4096, 8191, 20001})
+      expect_majority(world_size, bits, VoteScheme::Halving);
+}
+
+TEST(SignSpec, Test_9_1_7_BucketsDecideWhatTheWholeVoteDecides) {
+  constexpr std::size_t kBits = 20001, kCut = 512 * 13;
+  for (const VoteScheme scheme : kSchemes)
+    for (const VoteRules::Zero zero : {VoteRules::Zero::Parity, VoteRules::Zero::Zero}) {
+      const VoteRules rules{.zero = zero};
+      if (scheme == VoteScheme::Halving && rules.planes() == 2) continue;
+      for (const int world_size : {1, 2, 3, 8}) {
+        std::vector<Words> votes;
+        for (int r = 0; r < world_size; ++r) votes.push_back(random_vote(kBits, r, 3, rules));
+        const Words expected = counted(votes, kBits, 3, rules);
+        const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
+          VoteExchange last(group, kBits, {0, kCut, kBits - kCut}, scheme, rules);
+          VoteExchange first(group, kBits, {1, 0, kCut}, scheme, rules);
+          Words decided(last.words(), ~0ull);
+          const Words& mine = votes[static_cast<std::size_t>(group.rank())];
+          last(mine, 3, decided);
+          EXPECT_EQ(decided[0], ~0ull) << "the other bucket is not touched";
+          first(mine, 3, decided);
+          EXPECT_EQ(decided, expected);
+        });
+        EXPECT_EQ(thrown, nothing_thrown(world_size));
+      }
+    }
+}
+
 TEST(SignSpec, Test_9_1_7_TwoPlanesDecideTheSignOrZeroOnEveryReplica) {
   const VoteRules rules = {.zero = VoteRules::Zero::Zero};
   for (const int world_size : kWorlds)
@@ -102,7 +135,7 @@ TEST(SignSpec, Test_9_1_7_TwoPlanesDecideTheSignOrZeroOnEveryReplica) {
 
 TEST(SignSpec, Test_9_1_3_TiesByPlusAreAlwaysPositive) {
   for (const int world_size : kWorlds)
-    for (const VoteScheme scheme : {VoteScheme::Shards, VoteScheme::AllGather})
+    for (const VoteScheme scheme : kSchemes)
       expect_majority(world_size, 5000, scheme, {.zero = VoteRules::Zero::Plus, .tie = TieRule::Plus});
 }
 
@@ -111,8 +144,9 @@ TEST(SignSpec, Test_9_1_2_AbstainingRanksAreLeftOutOfTheCount) {
   const std::vector<std::vector<int>> lists = {{0}, {1}, {2, 0}, {1, 2, 3}, {7}, {1, 3, 5, 7}, {0, 1, 2, 4, 5, 6, 7}};
   for (const auto& abstaining : lists)
     for (const int world_size : {2, 3, 4, 8})
-      for (const VoteScheme scheme : {VoteScheme::Shards, VoteScheme::AllGather})
+      for (const VoteScheme scheme : kSchemes)
         for (const VoteRules::Zero zero : {VoteRules::Zero::Parity, VoteRules::Zero::Zero}) {
+          if (scheme == VoteScheme::Halving && zero == VoteRules::Zero::Zero) continue;
           if (*std::max_element(abstaining.begin(), abstaining.end()) >= world_size) continue;
           if (abstaining.size() >= static_cast<std::size_t>(world_size)) continue;
           expect_majority(world_size, 5000, scheme, {.zero = zero}, abstaining);
@@ -163,6 +197,22 @@ TEST(SignSpec, Test_9_1_8_BytesEqualTheTableWithinHeadersAndShardRounding) {
     }
 }
 
+// 5.1 (e): sum_{j <= log2 M} j/2^j + (M-1)/M, 2 log2 M messages. M = 8: 2.25 bits, M = 32: 2.75.
+TEST(SignSpec, Test_9_1_8_HalvingSendsLessThanThreeBits) {
+  constexpr std::size_t kBits = 1 << 20;
+  const std::pair<int, double> table[] = {{2, 1.0}, {4, 1.75}, {8, 2.25}, {16, 2.5625}, {32, 2.75}};
+  for (const auto& [world_size, bits_each] : table) {
+    const auto thrown = on_ranks(world_size, [&, world_size = world_size, bits_each = bits_each](ProcessGroup& group) {
+      VoteExchange exchange(group, kBits, VoteScheme::Halving);
+      Words decided(words_for(kBits));
+      exchange(random_bits(kBits, group.rank(), 0), 0, decided);
+      const double messages = 2 * std::log2(world_size);
+      EXPECT_EQ(static_cast<double>(group.bytes_sent()), bits_each * kBits / 8 + messages * kWireHeaderBytes);
+    });
+    EXPECT_EQ(thrown, nothing_thrown(world_size));
+  }
+}
+
 TEST(SignSpec, Test_9_1_8_TheDefaultSchemeSendsTwiceMMinusOneOverMBitsPerParameter) {
   constexpr std::size_t kBits = 8 << 20;
   for (const int world_size : {2, 3, 4, 8}) {
@@ -192,7 +242,7 @@ TEST(SignSpec, Test_9_1_8_TwoPlanesSendTwiceTheBits) {
 }
 
 TEST(SignSpec, Test_9_1_3_JunkInThePaddingNeverMatters) {
-  for (const VoteScheme scheme : {VoteScheme::Shards, VoteScheme::AllGather})
+  for (const VoteScheme scheme : kSchemes)
     for (const int world_size : {1, 2, 3, 4}) {
       const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
         VoteExchange exchange(group, 70, scheme);

@@ -98,6 +98,27 @@ TEST(Elementwise, PackEqualsRememberThenPack) {
   });
 }
 
+TEST(Elementwise, AnUndoablePackLeavesTheOldMomentumInTheGradient) {
+  on_every_target([] {
+    for (const Memory memory : {Memory::None, Memory::Ema, Memory::Heavy, Memory::Nesterov, Memory::Lion})
+      for (const std::size_t n : {0, 1, 17, 63, 64, 65, 200})
+        for (const std::size_t first : {0, 1, 63, 70})
+          for (const std::uint64_t t : {4u, 5u}) {
+            Arrays a(n), b(n);
+            const Arrays before(n);
+            std::vector<std::uint64_t> packed(words_for(first + n) + 1), expect = packed;
+            fused_pack_undoable(numbers(memory), a.slice(), t, ZeroRule::Parity, packed.data(), first, 5e-3f);
+            fused_pack(numbers(memory), b.slice(), t, ZeroRule::Parity, expect.data(), first, 5e-3f);
+            ASSERT_EQ(packed, expect);
+            ASSERT_EQ(a.m, b.m);
+            ASSERT_EQ(a.g, memory == Memory::None ? before.g : before.m);
+          }
+  });
+  Arrays a(5);
+  std::uint64_t word = 0;
+  EXPECT_THROW(fused_pack_undoable(numbers(Memory::Adam), a.slice(), 0, ZeroRule::Parity, &word, 0), Error);
+}
+
 TEST(Elementwise, HeavyMomentumAddsWholeGradients) {
   Arrays a(500);
   const Arrays b = a;

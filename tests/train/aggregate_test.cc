@@ -46,6 +46,7 @@ struct Worker {
   bool step(int as, std::uint64_t t, double factor = 1, float value = 0, std::size_t bad = 0) {
     set_gradients(parameters, t, static_cast<std::uint16_t>(as));
     if (value != 0) floats(parameters.back().value.grad())[bad] = value;
+    aggregate.begin(factor);
     agreed = aggregate.agree(1.0 + as, false);
     if (!agreed.skip) optimizer.step(factor, aggregate.exchange(agreed, factor));
     return !agreed.skip;
@@ -161,6 +162,7 @@ TEST(SignSpec, DeadCoordinatesFollowTheZeroRule) {
       const Floats before = worker.weights();
       for (std::uint64_t t = 0; t < 2; ++t) {
         worker.optimizer.zero_gradients();
+        worker.aggregate.begin(1);
         const Agreed agreed = worker.aggregate.agree(1, false);
         worker.optimizer.step(1, worker.aggregate.exchange(agreed, 1));
       }
@@ -175,6 +177,138 @@ TEST(SignSpec, DeadCoordinatesFollowTheZeroRule) {
     });
     EXPECT_EQ(thrown, nothing_thrown(3));
   }
+}
+
+// Gradients become final from the last parameter to the first while exchanges are under way; the result is the same.
+class Overlapping : public testing::Test {
+ protected:
+  // Weights of all ranks and states after `steps`, and whether every step was taken.
+  struct Result {
+    std::map<int, Floats> weights, states;
+    std::map<int, double> agreement;
+  };
+  static Result run(const RunConfig& config, int world_size, std::uint64_t steps, std::uint64_t bad_step = ~0ull) {
+    Result result;
+    std::mutex mutex;
+    const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
+      Worker worker(config, group);
+      EXPECT_EQ(worker.aggregate.overlaps(), config.distributed.overlap);
+      double agreement = 0;
+      for (std::uint64_t t = 0; t < steps; ++t) {
+        worker.aggregate.begin(1);
+        set_gradients(worker.parameters, t, static_cast<std::uint16_t>(group.rank()));
+        // Rank 1's first parameter goes bad last, when the other parts have left.
+        if (t == bad_step && group.rank() == 1) floats(worker.parameters.front().value.grad())[3] = std::nanf("");
+        for (std::size_t i = worker.parameters.size(); i-- > 0;) worker.aggregate.ready(i);
+        const Agreed agreed = worker.aggregate.agree(1, false);
+        EXPECT_EQ(agreed.skip, t == bad_step);
+        if (agreed.skip) {
+          worker.optimizer.skip_step();
+        } else {
+          worker.optimizer.step(1, worker.aggregate.exchange(agreed, 1));
+          agreement = worker.aggregate.sign_agreement().value_or(0);
+        }
+      }
+      const Floats state = worker.state();  // the 1-bit mean's is collective
+      const std::scoped_lock lock(mutex);
+      result.weights[group.rank()] = worker.weights();
+      result.states[group.rank()] = state;
+      result.agreement[group.rank()] = agreement;
+    });
+    EXPECT_EQ(thrown, nothing_thrown(world_size));
+    return result;
+  }
+};
+
+TEST_F(Overlapping, GivesTheSameBitsAsOneExchangeAfterTheOther) {
+  for (RunConfig config :
+       {config_for("adamw", "mean"), mixed_votes(), config_for("signum", "vote"), config_for("signsgd", "vote"),
+        config_for("lion", "vote"), config_for("sgd", "ef-mean"), config_for("signum", "ef-mean")})
+    for (const int world_size : {2, 3, 4}) {
+      config.distributed.overlap = true;
+      config.distributed.bucket_kib = 4;  // one unit of 32,768 parameters
+      const Result overlapped = run(config, world_size, 5);
+      config.distributed.overlap = false;
+      const Result plain = run(config, world_size, 5);
+      EXPECT_EQ(overlapped.weights, plain.weights);
+      EXPECT_EQ(overlapped.states, plain.states);
+      EXPECT_EQ(overlapped.agreement, plain.agreement);
+    }
+}
+
+TEST_F(Overlapping, Test_9_1_2_ABadGradientThatComesLastLeavesNoTrace) {
+  for (RunConfig config : {config_for("adamw", "mean"), mixed_votes(), config_for("signum", "vote"),
+                           config_for("signsgd", "vote"), config_for("lion", "vote"), config_for("sgd", "ef-mean")}) {
+    config.distributed.bucket_kib = 4;
+    const Result skipped = run(config, 3, 2, 1), before = run(config, 3, 1);
+    EXPECT_EQ(skipped.weights, before.weights);
+    EXPECT_EQ(skipped.states, before.states);
+  }
+}
+
+// 5.2.5: the mean inside a machine, one vote for each machine.
+TEST(SignSpec, MachinesVoteByTheMeanOfTheirRanks) {
+  RunConfig config = mixed_votes();
+  config.distributed.replica_check_every = 0;
+  const auto half = [](const std::vector<Parameter>& a, std::uint64_t t, int first) {
+    for (std::uint32_t i = 0; i < a.size(); ++i) {
+      const std::span<float> g = floats(a[i].value.grad());
+      Floats other(g.size());
+      make_gradient(g, i, t, static_cast<std::uint16_t>(first));
+      make_gradient(other, i, t, static_cast<std::uint16_t>(first + 1));
+      for (std::size_t k = 0; k < g.size(); ++k) g[k] = (g[k] + other[k]) * 0.5f;
+    }
+  };
+  Floats expected;
+  const auto two = on_ranks(2, [&](ProcessGroup& group) {
+    Worker worker(config, group);
+    for (std::uint64_t t = 0; t < 4; ++t) {
+      worker.aggregate.begin(1);
+      half(worker.parameters, t, 2 * group.rank());
+      const Agreed agreed = worker.aggregate.agree(1, false);
+      worker.optimizer.step(1, worker.aggregate.exchange(agreed, 1));
+    }
+    if (group.rank() == 0) expected = worker.weights();
+  });
+  EXPECT_EQ(two, nothing_thrown(2));
+  config.distributed.vote_per = "machine";
+  for (const char* scheme : {"shards", "all-gather", "halving", "auto"}) {
+    config.distributed.scheme = scheme;
+    const auto thrown = on_ranks(
+        4,
+        [&](ProcessGroup& group) {
+          Worker worker(config, group);
+          EXPECT_FALSE(worker.aggregate.overlaps());
+          for (std::uint64_t t = 0; t < 4; ++t) worker.step(group.rank(), t);
+          const Floats weights = worker.weights();
+          for (std::size_t i = 0; i < weights.size(); ++i) ASSERT_NEAR(weights[i], expected[i], 1e-7) << scheme;
+        },
+        std::chrono::seconds(10), 2);
+    EXPECT_EQ(thrown, nothing_thrown(4));
+  }
+}
+
+TEST(ProcessGroup, MachinesAreBlocksOfRanks) {
+  const auto thrown = on_ranks(
+      5,
+      [](ProcessGroup& group) {
+        const std::vector<std::vector<int>> machines = {{0, 1}, {2, 3}, {4}};
+        EXPECT_EQ(group.machines(), machines);
+        const auto mine =
+            group.split(concat("m", group.rank() / 2), machines[static_cast<std::size_t>(group.rank()) / 2]);
+        float sum = static_cast<float>(group.rank());
+        mine->sum(std::span(&sum, 1));
+        EXPECT_EQ(sum, group.rank() == 4 ? 4 : 4 * (group.rank() / 2) + 1);
+        group.set_place("step 9");
+        if (group.rank() > 1) return;
+        try {
+          mine->fail_here("no");
+        } catch (const Error& error) {
+          EXPECT_EQ(std::string(error.what()), concat("[distributed] rank ", group.rank(), " of 5, step 9: no"));
+        }
+      },
+      std::chrono::seconds(10), 2);
+  EXPECT_EQ(thrown, nothing_thrown(5));
 }
 
 TEST(SignSpec, ReplicasUnderTheOneBitMeanAreEqualAndFollowTheMean) {

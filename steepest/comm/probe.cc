@@ -1,0 +1,114 @@
+#include "steepest/comm/probe.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+
+namespace steepest {
+namespace {
+
+constexpr int kRounds = 5;
+constexpr std::size_t kBulk = std::size_t{1} << 18;  // bytes that a rank sends in all
+
+// The quickest of some rounds: what delays a message now and then is not the network.
+template <class Body>
+double best_seconds(ProcessGroup& group, int rounds, const Body& body) {
+  double best = HUGE_VAL;
+  for (int i = 0; i < rounds; ++i) {
+    group.barrier();
+    const auto start = std::chrono::steady_clock::now();
+    body();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+}  // namespace
+
+LinkSpeed measure_link(ProcessGroup& group) {
+  const auto ranks = static_cast<std::size_t>(group.world_size());
+  if (ranks == 1) return {};
+  const auto to_all = [&](std::size_t bytes) {
+    const std::vector<std::byte> mine(bytes * ranks);
+    std::vector<std::byte> theirs(mine.size());
+    group.all_to_all(mine, theirs);
+  };
+  std::array<std::byte, 8> out{}, in{};
+  const auto to_one = [&] {
+    std::vector<std::span<const std::byte>> outgoing(ranks);
+    std::vector<std::span<std::byte>> incoming(ranks);
+    const std::size_t peer = static_cast<std::size_t>(group.rank()) ^ 1;
+    if (peer < ranks) {
+      outgoing[peer] = out;
+      incoming[peer] = in;
+    }
+    group.exchange(outgoing, incoming);
+  };
+  const std::size_t chunk = kBulk / (ranks - 1);
+  LinkSpeed mine;
+  mine.all_seconds = best_seconds(group, kRounds, [&] { to_all(8); });
+  mine.pair_seconds = best_seconds(group, kRounds, to_one);
+  const double bulk = best_seconds(group, 2, [&] { to_all(chunk); });
+  mine.bytes_per_second = static_cast<double>(chunk * (ranks - 1)) / std::max(bulk - mine.all_seconds, 0.01 * bulk);
+
+  std::vector<LinkSpeed> everyone(ranks);
+  group.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(everyone)));
+  for (const LinkSpeed& other : everyone) {
+    mine.all_seconds = std::max(mine.all_seconds, other.all_seconds);
+    mine.pair_seconds = std::max(mine.pair_seconds, other.pair_seconds);
+    mine.bytes_per_second = std::min(mine.bytes_per_second, other.bytes_per_second);
+  }
+  return mine;
+}
+
+double vote_seconds(VoteScheme scheme, int ranks, double bits, const LinkSpeed& link) {
+  if (ranks == 1) return 0;
+  const double m = ranks, transfer = bits / 8 / link.bytes_per_second;
+  const int rounds = std::bit_width(static_cast<unsigned>(ranks)) - 1;
+  const double core = std::exp2(rounds);
+  switch (scheme) {
+    case VoteScheme::AllGather:
+      return link.all_seconds + (m - 1) * transfer;
+    case VoteScheme::Shards:
+      return 2 * (link.all_seconds + (m - 1) / m * transfer);
+    case VoteScheme::Halving:
+      break;
+  }
+  double sent = (core - 1) / core;
+  const bool surplus = core < m;
+  for (int j = 1; j <= rounds; ++j) sent += (j + surplus) / std::exp2(j);
+  return 2 * (rounds + surplus) * link.pair_seconds + (sent + 2 * surplus) * transfer;
+}
+
+VoteScheme quickest_scheme(int ranks, double bits, const VoteRules& rules, const LinkSpeed& link) {
+  VoteScheme best = vote_scheme_for(ranks);
+  for (const VoteScheme scheme : {VoteScheme::Shards, VoteScheme::AllGather, VoteScheme::Halving}) {
+    if (scheme == VoteScheme::Halving && rules.planes() != 1) continue;
+    if (vote_seconds(scheme, ranks, bits, link) < vote_seconds(best, ranks, bits, link)) best = scheme;
+  }
+  return best;
+}
+
+const char* scheme_name(VoteScheme scheme) {
+  switch (scheme) {
+    case VoteScheme::AllGather:
+      return "all-gather";
+    case VoteScheme::Shards:
+      return "shards";
+    case VoteScheme::Halving:
+      break;
+  }
+  return "halving";
+}
+
+std::string to_text(const LinkSpeed& link) {
+  char text[128];
+  std::snprintf(text, sizeof text, "%.3g ms to all ranks, %.3g ms to one, %.3g Gbit/s", link.all_seconds * 1e3,
+                link.pair_seconds * 1e3, link.bytes_per_second * 8e-9);
+  return text;
+}
+
+}  // namespace steepest
