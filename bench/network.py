@@ -12,7 +12,8 @@ train: steps of `steepest train` (mean, vote, ef-mean) against DistributedDataPa
   1 and 4) on the same LLaMA and batch. Exposed: what steepest reports as comm/exposed_ms; for DDP, its step minus its step
   under no_sync. "alone" is a step of each side on all hosts at once, without communication.
 
-Bytes are what the kernel counts as sent on the TCP connections of host 0, each once. `make bench` builds the C++ side.
+Bytes are what the kernel counts as sent on the TCP connections of host 0, each once, in a step or exchange; for `steepest train`
+its own comm/bytes_sent. `make bench` builds the C++ side.
 """
 
 import argparse
@@ -177,8 +178,14 @@ def steepest_run(network, folder, settings, aggregate, steps, together, port):
     return rows[2:]  # the first steps warm up
 
 
+def parameters_of(config, vocabulary):
+    hidden, feed, _, layers = SHAPES[config]
+    return 2 * vocabulary * hidden + hidden + layers * (4 * hidden * hidden + 3 * hidden * feed + 2 * hidden)
+
+
 def measure_train(network, rates, settings, steps, repetitions):
-    config, vocabulary, batch, length = settings
+    config, vocabulary, *_ = settings
+    bits = 2 * (network.hosts - 1) / network.hosts * parameters_of(config, vocabulary)
     ddp = Ranks(network, [*PEER, "train", *settings], 29403, **QUIET)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -214,7 +221,8 @@ def measure_train(network, rates, settings, steps, repetitions):
                     print(
                         f"| {config}, {vocabulary:,} | {network.hosts} | {rate} | {side} | {times[side].median:.0f} | "
                         f"{times[side].spread:.0%} | {times[side].median / alone:.2f} | {waits:.0f} | {waits / fp32:.1%} | "
-                        f"{times['DDP fp32'].median / times[side].median:.2f} | {sent[side].median / 1e6:.3f} |",
+                        f"{times['DDP fp32'].median / times[side].median:.2f} | {sent[side].median / 1e6:.3f} | "
+                        f"{sent[side].median * 8 / bits:.3f} |",
                         flush=True,
                     )
         finally:
@@ -253,7 +261,7 @@ def main():
         if "train" in arguments.what:
             print(
                 "\n| model, vocabulary | hosts | rate | training | step ms | spread | over alone | exposed ms | of DDP fp32's | "
-                "times as fast as DDP fp32 | MB sent |\n" + "|---" * 11 + "|"
+                "times as fast as DDP fp32 | MB sent | over 2(M-1)/M bits |\n" + "|---" * 12 + "|"
             )
             for hosts in map(int, arguments.hosts.split(",")):
                 with Network(hosts) as network:

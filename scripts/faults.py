@@ -34,7 +34,7 @@ PROGRAM = REPOSITORY / "build" / "steepest"
 METHODS = {"mean": "adamw", "vote": "signum", "ef-mean": "sgd"}
 WAYS = ("kill", "stop", "term", "two", "checkpoint")
 CHECKED = ("train/loss", "val/loss", "train/lr", "train/grad_norm", "train/tokens", "comm/bytes_sent", "opt/skipped_steps")
-PATIENCE = 60  # seconds: [distributed] timeout where nobody is stopped, and what a busy machine may take
+PATIENCE = 300  # seconds: [distributed] timeout where nobody is stopped, and what a busy machine may take
 
 CONFIG = {
     "model_type": "llama",

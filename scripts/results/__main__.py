@@ -1,4 +1,5 @@
-"""results: trains every method of plan.py, times their steps, and writes docs/results.md with its pictures.
+"""results: trains every method of plan.py, times their steps, and writes docs/results.md with its pictures
+and recipes/tuned/.
 
 python scripts/results [--hours H] [--workers N]: about 3 hours on 2 cores, and resumable: what is done is kept in
 docs/results/*.jsonl, a second call goes on from there, and a call that finds everything done only writes the page. After --hours it
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import page
 import plan
+import recipes
 from convex import convex_problems
-from runner import Runner
+from runner import WARMUP_SHARE, Runner
 from timing import timing_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +81,7 @@ def main():
         report.convex = convex_problems(ROOT, store / "convex.json")
     report.missing = runner.refused
     page.write(report, ROOT / "docs")
+    recipes.write(report.small, ROOT / "recipes" / "tuned", WARMUP_SHARE)
 
 
 if __name__ == "__main__":

@@ -48,12 +48,13 @@ class GlooTransport : public Transport {
       : rank_(static_cast<std::size_t>(launch.rank)), timeout_(timeout) {
     const Clock::time_point deadline = Clock::now() + timeout;
     const std::string chosen = listening_address(launch);
-    const Meeting meeting = meet(launch, chosen, timeout);
+    Meeting meeting = meet(launch, chosen, timeout);
+    const std::string address = chosen.empty() ? listening_address(launch) : chosen;
     store_ = meeting.store;
     key_ = meeting.key;
-    address_ = chosen.empty() ? listening_address(launch) : chosen;
-    last_words_ = std::make_shared<LastWords>(address_, launch.rank, key_);
-    exchange_contacts(*store_, launch);
+    device_ = ProcessGroupGloo::createDeviceForHostname(address);
+    last_words_ = std::make_shared<LastWords>(address, launch.rank, key_);
+    exchange_contacts(launch);
     connect(launch.rank, launch.world_size,
             std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()));
   }
@@ -81,28 +82,28 @@ class GlooTransport : public Transport {
   }
 
  private:
-  // A part of the ranks of `all`. Whom it lost is not passed on: the others find out in the whole group.
-  GlooTransport(const GlooTransport& all, const std::string& name, int rank, int size)
-      : rank_(static_cast<std::size_t>(rank)),
-        timeout_(all.timeout_),
-        address_(all.address_),
-        key_(all.key_),
-        store_(c10::make_intrusive<c10d::PrefixStore>(name, all.store_)) {
-    connect(rank, size, timeout_);
+  GlooTransport(const GlooTransport& whole, const std::string& name, int place, int size)
+      : rank_(static_cast<std::size_t>(place)),
+        timeout_(whole.timeout_),
+        device_(whole.device_),
+        store_(c10::make_intrusive<c10d::PrefixStore>(name, whole.store_)),
+        key_(whole.key_),
+        name_(whole.name_ + '/' + name),
+        last_words_(whole.last_words_) {
+    connect(place, size, timeout_);
   }
 
   void connect(int rank, int size, std::chrono::milliseconds left) {
-    const Device device = ProcessGroupGloo::createDeviceForHostname(address_);
     const auto options = ProcessGroupGloo::Options::create(std::max(left, std::chrono::milliseconds(1000)));
-    options->devices = {device};
+    options->devices = {device_};
     options->threads = 1;  // point-to-point operations run on the device's thread
     try {
       group_ = c10::make_intrusive<ProcessGroupGloo>(store_, rank, size, options);
     } catch (const std::exception&) {
-      fail("distributed", "rank ", rank, " of ", size, " could not connect to all other ranks from ", address_,
-           "; set [distributed] listen to the interface between the machines");
+      fail("distributed", "rank ", rank, " of ", size,
+           " could not connect to all other ranks; set [distributed] listen to the interface between the machines");
     }
-    prove(static_cast<std::size_t>(size));
+    prove();
   }
 
   struct Pending {
@@ -110,23 +111,24 @@ class GlooTransport : public Transport {
     c10::intrusive_ptr<c10d::Work> work;
   };
 
-  void exchange_contacts(c10d::Store& store, const Launch& launch) {
+  void exchange_contacts(const Launch& launch) {
     const auto key = [](int rank) { return concat("last_words/", rank); };
     const std::string own = last_words_->contact();
-    store.set(key(launch.rank), std::vector<std::uint8_t>(own.begin(), own.end()));
+    store_->set(key(launch.rank), std::vector<std::uint8_t>(own.begin(), own.end()));
     std::vector<std::string> all;
     for (int r = 0; r < launch.world_size; ++r) {
-      const std::vector<std::uint8_t> contact = store.get(key(r));
+      const std::vector<std::uint8_t> contact = store_->get(key(r));
       all.emplace_back(contact.begin(), contact.end());
     }
     last_words_->set_contacts(std::move(all));
   }
 
   // Whoever may have connected to Gloo's port: the first message each way proves that its sender knows the key.
-  void prove(std::size_t ranks) {
+  void prove() {
+    const auto ranks = static_cast<std::size_t>(group_->getSize());
     const auto proof = [&](std::size_t from, std::size_t to) {
       const std::string pair = concat(from, " to ", to);
-      const std::string_view parts[] = {"connection", pair};
+      const std::string_view parts[] = {"connection", name_, pair};
       return hmac(key_, parts);
     };
     std::vector<Digest> mine(ranks), theirs(ranks);
@@ -174,11 +176,12 @@ class GlooTransport : public Transport {
 
   std::size_t rank_;
   std::chrono::seconds timeout_;
-  std::string address_;  ///< where this rank listens
-  Digest key_;           ///< what only the ranks of this job know
+  Device device_;
   c10::intrusive_ptr<c10d::Store> store_;
-  std::uint32_t sequence_ = 0;
+  Digest key_{};
+  std::string name_;  ///< of a part of the job
   std::shared_ptr<LastWords> last_words_;
+  std::uint32_t sequence_ = 0;
   c10::intrusive_ptr<ProcessGroupGloo> group_;
 };
 

@@ -102,14 +102,13 @@ void ProcessGroup::exchange(std::span<const std::span<const std::byte>> outgoing
   try {
     transport_->exchange(outgoing, incoming);
   } catch (const PeerError& error) {
-    const LostRank found{error.peer, error.silent};
+    const LostRank found{name_of(static_cast<std::size_t>(error.peer)), error.silent};
     LastWords* const words = transport_->last_words();
     const LostRank lost = words ? words->settle(found, kPatience) : found;
-    const auto name = [&](const LostRank& rank) { return name_of(static_cast<std::size_t>(rank.rank)); };
     const std::string seen =
-        concat(lost.silent ? "is silent" : "is gone", " (found through rank ", name(found), ", which has left)");
-    fail_here(concat("rank ", name(lost), ' ', lost.rank == found.rank ? error.what() : seen, "; see what rank ",
-                     name(lost), " printed, then start all ranks again from the last checkpoint"));
+        concat(lost.silent ? "is silent" : "is gone", " (found through rank ", found.rank, ", which has left)");
+    fail_here(concat("rank ", lost.rank, ' ', lost.rank == found.rank ? error.what() : seen, "; see what rank ",
+                     lost.rank, " printed, then start all ranks again from the last checkpoint"));
   }
 }
 

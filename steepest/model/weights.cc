@@ -3,7 +3,11 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
+#include <span>
+
 #include "steepest/base/error.h"
+#include "steepest/kernels/cast.h"
 #include "steepest/kernels/normal.h"
 
 namespace steepest {
@@ -76,12 +80,20 @@ void LlamaWeights::initialize(std::uint64_t seed) {
       stored.fill_(1);
       continue;
     }
-    const bool narrow = stored.scalar_type() != at::kFloat;
-    const at::Tensor value = narrow ? at::empty(stored.sizes(), at::kFloat) : stored;
     const StreamKey key{.seed = seed, .tensor = static_cast<std::uint32_t>(i), .purpose = Purpose::Initialization};
-    fill_normal({value.mutable_data_ptr<float>(), static_cast<std::size_t>(value.numel())}, key, 0,
-                static_cast<float>(config.initializer_range));
-    if (narrow) stored.copy_(value);
+    const auto size = static_cast<std::size_t>(stored.numel());
+    const auto deviation = static_cast<float>(config.initializer_range);
+    if (stored.scalar_type() == at::kFloat) {
+      fill_normal({stored.mutable_data_ptr<float>(), size}, key, 0, deviation);
+      continue;
+    }
+    auto* const bits = static_cast<std::uint16_t*>(stored.mutable_data_ptr());
+    std::vector<float> part(std::size_t{1} << 18);  // pieces, so that no tensor exists in fp32
+    for (std::size_t begin = 0; begin < size; begin += part.size()) {
+      const std::size_t count = std::min(part.size(), size - begin);
+      fill_normal(std::span(part).first(count), key, begin, deviation);
+      round_to_bf16(count, part.data(), bits + begin);
+    }
   }
 }
 

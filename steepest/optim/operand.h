@@ -43,7 +43,7 @@ struct Operand {
 class Scratch {
  public:
   DiagonalScratch diagonal;
-  std::vector<float> direction;  ///< of a whole tensor, for directions without a fused step
+  std::vector<float> direction;  ///< of a whole tensor, where it may not be written over the gradient
   std::vector<float> vectors;    ///< of the power iteration
   std::vector<float> weights;    ///< 16-bit weights of a whole tensor as fp32
 

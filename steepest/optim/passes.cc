@@ -39,15 +39,18 @@ const UpdateNumbers& of(const std::array<UpdateNumbers, 4>& numbers, Role role) 
 void step_operand(const Operand& o, StepNumbers step, const DirectionRow& row, Scratch& scratch) {
   const bool measure = measures_operator_norm(o.role);
   if (row.step && !measure) return row.step(o, step, scratch);
-  std::vector<float>& out = scratch.direction;
-  if (out.size() < o.size()) out.resize(o.size());
-  map_direction(o, out.data(), scratch);
+  float* out = o.h;  // the gradient has done its work, unless momentum is kept in it
+  if (row.elementwise || find_memory(o.role.memory).owns_gradient) {
+    if (scratch.direction.size() < o.size()) scratch.direction.resize(o.size());
+    out = scratch.direction.data();
+  }
+  map_direction(o, out, scratch);
   if (measure) {
-    const double norm = operator_norm(out.data(), o.rows, o.cols, kPowerIterations, scratch.vectors);
+    const double norm = operator_norm(out, o.rows, o.cols, kPowerIterations, scratch.vectors);
     step.scale = norm > 0 ? static_cast<float>(step.scale / norm) : 0.0f;
   }
   parallel_chunks(o.size(), WorkList::kWindow, [&](std::size_t begin, std::size_t end) {
-    fused_step({}, Direction::Identity, step, {o.weights + begin, out.data() + begin, nullptr, nullptr, end - begin});
+    fused_step({}, Direction::Identity, step, {o.weights + begin, out + begin, nullptr, nullptr, end - begin});
   });
 }
 

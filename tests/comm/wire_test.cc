@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdio>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "steepest/base/hash.h"
@@ -53,6 +55,36 @@ TEST(SignSpec, WireHeaderHasTheLayoutOf_5_3) {
   EXPECT_EQ(at<std::uint32_t>(message, 48), 0u);
   EXPECT_EQ(at<std::uint32_t>(message, 52), 4u);
   EXPECT_EQ(at<std::uint64_t>(message, 56), xxh3(std::span(message).subspan(64)));
+}
+
+// The message that docs/wire.md shows; tests/python/test_wire.py compares the page with this text.
+constexpr const char* kGolden =
+    "53 54 50 56 01 00 01 00 06 00 00 00 00 00 00 00 "
+    "01 00 00 00 02 00 00 00 00 10 00 00 00 00 00 00 "
+    "46 00 00 00 00 00 00 00 04 00 00 00 03 00 00 00 "
+    "00 00 00 00 00 00 00 00 68 c5 a4 68 f7 7d 6c 40 "
+    "53 74 65 65 70 65 73 74 2d 00 00 00 00 00 00 00 ";
+
+TEST(SignSpec, AVoteIsTheBytesThatTheDocumentationShows) {
+  std::vector<std::byte> message(kWireHeaderBytes + 16);
+  std::memcpy(message.data() + kWireHeaderBytes, "Steepest-", 9);
+  const WireHeader header = {.kind = MessageKind::Vote,
+                             .step = 6,
+                             .bucket = 1,
+                             .shard = 2,
+                             .first_parameter = 4096,
+                             .bits = 70,
+                             .ranks = 4,
+                             .sender = 3};
+  seal_message(message, header);
+  std::string text;
+  for (const std::byte b : message) {
+    char digits[4];
+    std::snprintf(digits, sizeof digits, "%02x ", std::to_integer<unsigned>(b));
+    text += digits;
+  }
+  EXPECT_EQ(text, kGolden);
+  EXPECT_EQ(message_mismatch(message, header), std::nullopt);
 }
 
 TEST(SignSpec, Test_9_1_9_EachAlteredFieldIsRefusedNamingBothValues) {

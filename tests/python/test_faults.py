@@ -4,17 +4,20 @@ A dozen fixed injections of scripts/faults.py, which makes hundreds of random on
 """
 
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
 
 sys.path[:0] = [str(REPOSITORY / "scripts"), str(REPOSITORY / "bench")]
-from faults import Job, Rank, Setting, Workplace, environment, free_port, inject, rows  # noqa: E402
+from faults import Job, Rank, Setting, Workplace, differences, environment, free_port, inject, rows  # noqa: E402
 from net.namespaces import Network, Unavailable  # noqa: E402
 
 STEPS = 30
@@ -108,6 +111,30 @@ def test_ranks_without_the_secret_stay_outside(place):
     job = Job(place, Setting("vote", 2, 8), out, STEEPEST_JOB_TOKEN="one secret")
     assert [rank.code for rank in job.wait(60)] == [0, 0]
     assert not any(b"one secret" in path.read_bytes() for path in out.rglob("*") if path.is_file())
+
+
+def listening_ports(process):
+    """TCP ports of 127.0.0.1 on which this process listens."""
+    sockets = {os.readlink(entry) for entry in Path(f"/proc/{process.pid}/fd").iterdir() if entry.is_symlink()}
+    fields = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [int(f[1].split(":")[1], 16) for f in fields if f[3] == "0A" and f"socket:[{f[9]}]" in sockets]
+
+
+def test_strangers_at_the_ports_do_not_disturb_a_run(place):
+    out = place.new_folder()
+    job = Job(place, VOTE, out)
+    wait_for_rows(out, 2, job.ranks[0].process)
+    noise = random.Random(1)
+    strangers = []
+    for port in [port for rank in job.ranks for port in listening_ports(rank.process)]:
+        for size in (0, 8, 300):
+            strangers.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+            strangers[-1].sendall(noise.randbytes(size))
+    assert len(strangers) >= 3 * (1 + VOTE.ranks), "the store of rank 0, and each rank's own port"
+    assert [rank.code for rank in job.wait(120)] == [0] * VOTE.ranks, job.ranks[0].errors
+    for stranger in strangers:
+        stranger.close()
+    assert differences(out, place.reference(VOTE)) == []
 
 
 @pytest.fixture
