@@ -59,8 +59,8 @@ unsigned vote_threshold(unsigned voters, std::uint64_t t, TieRule rule = TieRule
 /// `decided` may be one of the voters. Throws Error unless threshold < voters.
 void vote(std::span<const std::uint64_t* const> voters, std::size_t words, unsigned threshold, std::uint64_t* decided);
 
-/// Coordinates in which two vectors of signs differ, each one plane of bits or (`planes` = 2) the negative plane followed
-/// by the non-zero one. Their padding bits must be equal.
+/// Coordinates in which two vectors of signs differ, each one plane of bits or (`planes` = 2) the negative plane
+/// followed by the non-zero one. Their padding bits must be equal.
 std::size_t differing_signs(std::span<const std::uint64_t> a, std::span<const std::uint64_t> b, std::size_t planes = 1);
 
 /// The sign of the number of +1 minus the number of -1 votes, 0 on ties and without voters. `decided` may be one of the
