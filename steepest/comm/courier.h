@@ -29,7 +29,7 @@ class Courier {
   void wait(Ticket ticket);
   /// The same for all jobs.
   void wait_all();
-  /// Milliseconds spent in jobs that have been waited for.
+  /// Milliseconds spent in jobs that are done.
   double busy_ms() const;
 
  private:

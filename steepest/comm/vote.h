@@ -32,6 +32,8 @@ struct VoteRules {
   TieRule tie = TieRule::Parity;
 
   std::size_t planes() const { return zero == Zero::Zero ? 2 : 1; }
+  /// How the one plane is packed.
+  ZeroRule packing() const { return zero == Zero::Plus ? ZeroRule::Plus : ZeroRule::Parity; }
 };
 
 /// A bucket: bits first .. first + bits - 1 of the stream of all votes, exchanged by themselves. `first` is a multiple

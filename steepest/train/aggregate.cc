@@ -18,11 +18,17 @@ VoteRules vote_rules(const DistributedSection& section) {
   return {zero, section.tie == "plus" ? TieRule::Plus : TieRule::Parity};
 }
 
+VoteScheme vote_scheme(const DistributedSection& section, int voters) {
+  for (const VoteScheme scheme : {VoteScheme::AllGather, VoteScheme::Halving})
+    if (section.scheme == scheme_name(scheme)) return scheme;
+  return vote_scheme_for(voters);
+}
+
 Aggregate::Aggregate(Optimizer& optimizer, ProcessGroup& group, const RunConfig& config)
     : optimizer_(optimizer), group_(group), abstain_(config.train.non_finite == "abstain") {
   const VoteRules rules = vote_rules(config.distributed);
   if (optimizer.vote_bits() > 0) {
-    if (rules.zero == VoteRules::Zero::Plus) zero_ = ZeroRule::Plus;
+    zero_ = rules.packing();
     mine_.resize(rules.planes() * words_for(optimizer.vote_bits()));
     decided_.resize(mine_.size());
     if (config.distributed.byzantine) byzantine_.emplace(group, optimizer.vote_bits(), rules);
@@ -52,15 +58,12 @@ Aggregate::Aggregate(Optimizer& optimizer, ProcessGroup& group, const RunConfig&
 // Where ranks of a machine do not vote, they take no part in the probe either.
 VoteScheme Aggregate::choose_scheme(const DistributedSection& section, const VoteRules& rules) {
   ProcessGroup& group = voters_ ? *voters_ : group_;
-  VoteScheme scheme = vote_scheme_for(group.world_size());
-  if (optimizer_.vote_bits() == 0 || (machine_ && !voters_)) return scheme;
-  if (section.scheme == "all-gather") scheme = VoteScheme::AllGather;
-  if (section.scheme == "halving") scheme = VoteScheme::Halving;
-  if (section.scheme == "auto") {
-    const LinkSpeed link = measure_link(group);
-    scheme = quickest_scheme(group.world_size(), static_cast<double>(optimizer_.vote_bits()), rules, link);
-    note_ = concat("votes travel by ", scheme_name(scheme), " (", to_text(link), "); ");
-  }
+  const bool votes = optimizer_.vote_bits() > 0 && (!machine_ || voters_);
+  if (!votes || section.scheme != "auto") return vote_scheme(section, group.world_size());
+  const LinkSpeed link = measure_link(group);
+  const VoteScheme scheme =
+      quickest_scheme(group.world_size(), static_cast<double>(optimizer_.vote_bits()), rules, link);
+  note_ = concat("votes travel by ", scheme_name(scheme), " (", to_text(link), "); ");
   return scheme;
 }
 

@@ -32,6 +32,8 @@ struct Agreed {
 
 /// [distributed] zero and tie.
 VoteRules vote_rules(const DistributedSection& section);
+/// [distributed] scheme, for so many voters; "auto" and "shards" give the scheme that needs no measurement.
+VoteScheme vote_scheme(const DistributedSection& section, int voters);
 
 /// One rank's part in it. The optimizer and the group must outlive it.
 class Aggregate {

@@ -40,7 +40,7 @@ Overlap::Overlap(Optimizer& optimizer, ProcessGroup& group, VoteRules rules, Vot
                  FeedbackMean* feedback)
     : optimizer_(optimizer),
       group_(group),
-      zero_(rules.zero == VoteRules::Zero::Plus ? ZeroRule::Plus : ZeroRule::Parity),
+      zero_(rules.packing()),
       mine_(mine),
       decided_(decided),
       feedback_(feedback) {

@@ -67,9 +67,7 @@ Simulation::Simulation(Optimizer& optimizer, const RunConfig& config, Gradient g
       lie_(lie_of(config.distributed)),
       abstain_(config.train.non_finite == "abstain"),
       rules_(vote_rules(config.distributed)),
-      scheme_(config.distributed.scheme == "all-gather" ? VoteScheme::AllGather
-              : config.distributed.scheme == "halving"  ? VoteScheme::Halving
-                                                        : vote_scheme_for(workers_)),
+      scheme_(vote_scheme(config.distributed, workers_)),
       memories_(optimizer, workers_) {
   if (config.distributed.aggregate == "ef-mean") {
     std::vector<std::size_t> sizes;
@@ -157,7 +155,7 @@ void Simulation::contribute(int worker) {
     memories_.load(worker);
     optimizer_.set_worker(worker);
     const std::span<std::uint64_t> vote = vote_of(worker);
-    optimizer_.pack_votes(vote, rules_.zero == VoteRules::Zero::Plus ? ZeroRule::Plus : ZeroRule::Parity);
+    optimizer_.pack_votes(vote, rules_.packing());
     memories_.store(worker);
     if (lies(worker)) tell_lie(*lie_, vote, optimizer_.vote_bits(), rules_.planes(), liar_key(worker));
     voters_.push_back(worker);
