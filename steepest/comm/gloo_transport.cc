@@ -5,6 +5,7 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
+#include <csignal>
 #include <cstdlib>
 #include <future>
 #include <thread>
@@ -28,6 +29,12 @@ constexpr auto kGrace = std::chrono::seconds(2);
 void quiet_c10d_logging() {
   constexpr int kFatalOnly = 3;
   if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = kFatalOnly;
+}
+
+// Gloo writes to connections that the peer may have closed just before: an error to report, not a signal to die of.
+void survive_closed_connections() {
+  struct sigaction action {};
+  if (sigaction(SIGPIPE, nullptr, &action) == 0 && action.sa_handler == SIG_DFL) std::signal(SIGPIPE, SIG_IGN);
 }
 
 // What has become of the peer, from Gloo's "[file:line] Reason. Advice" texts.
@@ -189,6 +196,7 @@ class GlooTransport : public Transport {
 
 std::unique_ptr<Transport> connect_gloo(const Launch& launch, std::chrono::seconds timeout) {
   quiet_c10d_logging();
+  survive_closed_connections();
   // c10d's store waits without limit for a server that accepts a connection and then says nothing: give up its thread.
   std::packaged_task<std::unique_ptr<Transport>()> task(
       [launch, timeout] { return std::make_unique<GlooTransport>(launch, timeout); });

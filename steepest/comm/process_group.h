@@ -37,6 +37,7 @@ struct LocalPlace {
 class ProcessGroup {
  public:
   /// Meets the other ranks, or returns at once for world_size 1. `timeout` bounds this and every later collective.
+  /// With other ranks SIGPIPE is ignored from now on, unless the process handles it: a closed connection is an Error.
   static std::unique_ptr<ProcessGroup> connect(const Launch& launch, std::chrono::seconds timeout);
 
   /// Groups whose ranks are threads of this process: element r is for the thread of rank r. `per_machine` of them count

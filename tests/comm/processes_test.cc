@@ -106,6 +106,10 @@ TEST(SignSpec, Test_9_1_8_TheKernelCountsTheSameBytesAtTheSockets) {
   }
 }
 
+TEST(Processes, AConnectionThatBreaksIsAnErrorNotASignal) {
+  for (const Ended& rank : run("broken", job(2, ranks::free_port()))) expect_success(rank, "an error\n");
+}
+
 TEST(Processes, OneProcessOpensNoSocket) {
   expect_success(run("sockets", {{{"MASTER_ADDR", "127.0.0.1"}}}).front(), "0\n");
 }

@@ -161,11 +161,23 @@ void scenario_sockets(ProcessGroup&) {
   std::printf("%d\n", socket_count());
 }
 
+// Writes to a connection whose other end is closed.
+void scenario_broken(ProcessGroup& group) {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_STREAM, 0, ends) != 0) fail("test", "no pair of sockets");
+  close(ends[1]);
+  const bool broken = write(ends[0], "x", 1) < 0 && errno == EPIPE;
+  close(ends[0]);
+  group.barrier();
+  std::printf("%s\n", broken ? "an error" : "written");
+}
+
 const std::map<std::string, std::function<void(ProcessGroup&)>>& scenarios() {
   static const std::map<std::string, std::function<void(ProcessGroup&)>> table = {
-      {"sum", scenario_sum},     {"victim", scenario_victim},     {"bytes", scenario_bytes},
-      {"vote", scenario_vote},   {"disagree", scenario_disagree}, {"sockets", scenario_sockets},
-      {"sizes", scenario_sizes}, {"chain", scenario_chain},       {"listening", scenario_listening}};
+      {"sum", scenario_sum},      {"victim", scenario_victim},     {"bytes", scenario_bytes},
+      {"vote", scenario_vote},    {"disagree", scenario_disagree}, {"sockets", scenario_sockets},
+      {"sizes", scenario_sizes},  {"chain", scenario_chain},       {"listening", scenario_listening},
+      {"broken", scenario_broken}};
   return table;
 }
 
