@@ -26,13 +26,14 @@ fuzz: setup
 	@scripts/build.sh fuzz fuzz_programs && ctest --test-dir build-fuzz -L '^fuzz$$' --output-on-failure
 
 # Measurements, all or those of BENCH="name ..."; they never fail on a slow machine.
-bench: build
+bench: setup
+	@scripts/build.sh release steepest_cli benchmarks
 	@scripts/bench.sh $(BENCH)
 
 # docs/results.md: every method trained, tuned on grids of equal size, with seeds. About 3 hours on 2 cores; goes on where it
 # was interrupted. Uses the data that `make demo` prepared.
 results: setup
-	@scripts/build.sh release
+	@scripts/build.sh release steepest_cli convex
 	@.venv/bin/python scripts/results
 
 # docs/voting.md: votes, means and error feedback of 1 to 1,024 simulated workers. About 45 minutes of one core; goes on where it

@@ -251,7 +251,7 @@ def main():
         arguments.steps, arguments.repetitions = 3, 2
     for program in ("build/steepest", "build/bench/exchange"):
         if not (REPOSITORY / program).is_file():
-            sys.exit(f"{program} is missing; run `make bench` or configure with -DSTEEPEST_BUILD_BENCH=ON")
+            sys.exit(f"{program} is missing; build it with `scripts/build.sh release benchmarks`")
     try:
         if "exchange" in arguments.what:
             print("| hosts | rate | exchange | ms | spread | times as fast as fp32 | MB sent | over 2(M-1)/M bits |\n" + "|---" * 8 + "|")

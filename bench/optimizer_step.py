@@ -199,7 +199,7 @@ def main():
     parser.add_argument("--library", type=Path, default=REPOSITORY / "build" / "bench" / "liboptimizer_step.so")
     arguments = parser.parse_args()
     if not arguments.library.is_file():
-        sys.exit(f"{arguments.library} is missing; run `make bench` or configure with -DSTEEPEST_BUILD_BENCH=ON")
+        sys.exit(f"{arguments.library} is missing; build it with `scripts/build.sh release benchmarks`")
     library = ctypes.CDLL(str(arguments.library))
     library.bench_tensors.restype = ctypes.c_void_p
     library.bench_read.restype = ctypes.c_uint64

@@ -138,7 +138,7 @@ def main():
     parser.add_argument("--program", type=Path, default=REPOSITORY / "build" / "bench" / "sinkhorn_step")
     arguments = parser.parse_args()
     if not arguments.program.is_file():
-        sys.exit(f"{arguments.program} is missing; run `make bench` or configure with -DSTEEPEST_BUILD_BENCH=ON")
+        sys.exit(f"{arguments.program} is missing; build it with `scripts/build.sh release benchmarks`")
     for threads in arguments.threads.split(","):
         measure(arguments.program, int(threads), arguments.repetitions)
 

@@ -11,7 +11,7 @@ and the range are over the steps after the first two, of all rounds; the methods
 
 Memory: a process that holds weights, gradients and state and only updates them (bench/step_memory.cc). `first` is how far the
 first step raises its peak resident memory, `later` how far four more steps do, in percent of the weights. In a training run
-neither is seen, since the memory of the activations is free again by then. Needs cmake -DSTEEPEST_BUILD_BENCH=ON.
+neither is seen, since the memory of the activations is free again by then. Needs `scripts/build.sh release benchmarks`.
 """
 
 import argparse
@@ -58,9 +58,22 @@ def train(folder, method, options):
 def memory(method, options):
     program = ROOT / "build/bench/step_memory"
     if not program.exists():
-        sys.exit(f"{program} is missing; configure with -DSTEEPEST_BUILD_BENCH=ON and build it")
+        sys.exit(f"{program} is missing; build it with `scripts/build.sh release benchmarks`")
     kind = "bf16" if options.precision == "bf16-weights" else "fp32"
     return [int(word) for word in output(program, options.model, options.vocab, method, kind).split()]
+
+
+def line(method, rows, options):
+    """The method's row of the table."""
+    shares = [100 * row["perf/optimizer_ms"] / row["perf/step_ms"] for row in rows]
+    weights, state, first, later = memory(method, options)
+    parameters = weights / (2 if options.precision == "bf16-weights" else 4)
+    return (
+        f"{method:18} {statistics.median(row['perf/step_ms'] for row in rows):8.0f} "
+        f"{statistics.median(row['perf/optimizer_ms'] for row in rows):12.1f} "
+        f"{statistics.median(shares):6.2f}% {min(shares):6.2f}% ..{max(shares):5.2f}% {state / parameters:8.2f} "
+        f"{100 * first / weights:6.2f}% {100 * later / weights:6.2f}%"
+    )
 
 
 def main():
@@ -76,25 +89,17 @@ def main():
         sys.exit(f"--steps is {options.steps}; the first {WARM} only warm up, so it must be more")
     methods = options.methods.split(",") if options.methods else [*stateless(), "adamw"]
     rows = {method: [] for method in methods}
+    print(f"{options.model}, vocabulary {options.vocab}, precision {options.precision}, {TOKENS} tokens a step")
+    print(f"{'method':18} {'step ms':>8} {'optimizer ms':>12} {'share':>7} {'range':>15} {'state B':>8} {'first':>7} {'later':>7}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "data").mkdir()
         write_tokens(folder / "data", options.vocab)
-        for _ in range(options.rounds):
+        for turn in range(options.rounds):
             for method in methods:
                 rows[method] += train(folder, method, options)
-    print(f"{options.model}, vocabulary {options.vocab}, precision {options.precision}, {TOKENS} tokens a step")
-    print(f"{'method':18} {'step ms':>8} {'optimizer ms':>12} {'share':>7} {'range':>15} {'state B':>8} {'first':>7} {'later':>7}")
-    for method in methods:
-        shares = [100 * row["perf/optimizer_ms"] / row["perf/step_ms"] for row in rows[method]]
-        weights, state, first, later = memory(method, options)
-        parameters = weights / (2 if options.precision == "bf16-weights" else 4)
-        print(
-            f"{method:18} {statistics.median(row['perf/step_ms'] for row in rows[method]):8.0f} "
-            f"{statistics.median(row['perf/optimizer_ms'] for row in rows[method]):12.1f} "
-            f"{statistics.median(shares):6.2f}% {min(shares):6.2f}% ..{max(shares):5.2f}% {state / parameters:8.2f} "
-            f"{100 * first / weights:6.2f}% {100 * later / weights:6.2f}%"
-        )
+                if turn + 1 == options.rounds:
+                    print(line(method, rows[method], options), flush=True)
 
 
 if __name__ == "__main__":

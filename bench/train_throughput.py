@@ -193,7 +193,7 @@ def main():
     parser.add_argument("--program", type=Path, default=REPOSITORY / "build" / "bench" / "train_throughput")
     arguments = parser.parse_args()
     if not arguments.program.is_file():
-        sys.exit(f"{arguments.program} is missing; run `make bench` or configure with -DSTEEPEST_BUILD_BENCH=ON")
+        sys.exit(f"{arguments.program} is missing; build it with `scripts/build.sh release benchmarks`")
     allocator = find_allocator()
     for config in arguments.configs.split(","):
         for vocabulary in arguments.vocabularies.split(","):

@@ -12,7 +12,6 @@ endif()
 
 option(STEEPEST_WERROR "Treat warnings as errors" ON)
 option(STEEPEST_BUILD_TESTS "Build the C++ tests" ON)
-option(STEEPEST_BUILD_BENCH "Build the C++ benchmarks" OFF)
 option(STEEPEST_BUILD_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
 set(STEEPEST_SANITIZE "" CACHE STRING "Sanitizers for -fsanitize=, for example address,undefined")
 

@@ -3,9 +3,9 @@
 A text that every machine with the virtual environment has, for the demo where no better one can be fetched.
 """
 
+import argparse
 import inspect
 import re
-import sys
 import sysconfig
 from pathlib import Path
 
@@ -28,4 +28,6 @@ def main(target):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out")
+    main(parser.parse_args().out)

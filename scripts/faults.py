@@ -35,6 +35,9 @@ METHODS = {"mean": "adamw", "vote": "signum", "ef-mean": "sgd"}
 WAYS = ("kill", "stop", "term", "two", "checkpoint")
 CHECKED = ("train/loss", "val/loss", "train/lr", "train/grad_norm", "train/tokens", "comm/bytes_sent", "opt/skipped_steps")
 PATIENCE = 300  # seconds: [distributed] timeout where nobody is stopped, and what a busy machine may take
+QUICK = 30  # seconds in which the end of a rank has to be noticed, on a busy machine
+# What a rank may say that has not yet met all others: no place follows its name.
+BEFORE_MEETING = re.compile(r"\[distributed\] rank \d+ of \d+(: | could not | lost |, start: )")
 
 CONFIG = {
     "model_type": "llama",
@@ -96,6 +99,7 @@ class Workplace:
             f'[model]\nconfig = "{self.folder}/config.json"\n[data]\npath = "{self.folder}/data"\nsequence_length = 32\n'
             "[train]\nbatch_tokens = 768\nmicro_batch_size = 4\nwarmup_steps = 5\nseed = 3\nthreads = 1\n"
             "[eval]\nevery = 10\ntokens = 2000\n[checkpoint]\nevery = 3\nkeep = 2\n[distributed]\nreplica_check_every = 1\n"
+            "bucket_kib = 4\n"  # several buckets, so that some travel during the backward pass
         )
 
     def new_folder(self):
@@ -296,10 +300,14 @@ def inject(place, setting, way, victims, moment, timeout):
     outcome.seconds = time.monotonic() - begin
     if happened:
         look_at_survivors(job, way, victims, outcome)
+        if outcome.seconds > job.timeout + QUICK or (isinstance(moment, tuple) and way not in ("stop", "term") and outcome.seconds > QUICK):
+            outcome.problems.append(f"it took {outcome.seconds:.0f} s until the last rank had ended")
     elif all(rank.code == 0 for rank in job.ranks):
         outcome.place = "after the end"
-    else:
+    elif short and all(rank.code == 1 and BEFORE_MEETING.search(rank.errors) for rank in job.ranks):
         outcome.place = "too busy to start"  # the short timeout of a stop holds for the start too
+    else:
+        outcome.problems += [f"unhurt, rank {r} ended with {rank.code}: {rank.errors.strip()}" for r, rank in enumerate(job.ranks)]
     if out.exists():
         outcome.problems += half_saved(out)
     for rank in Job(place, setting, out).wait(2 * PATIENCE):
@@ -336,7 +344,7 @@ def look_at_survivors(job, way, victims, outcome):
             outcome.problems.append(f"rank {r} ended with {rank.code} and said {errors!r}")
             continue
         said = re.search(rf"\[distributed\] rank {r} of {len(job.ranks)}, ([^:]+): rank (\d+) ", errors)
-        met = re.search(r"\[distributed\] rank \d+ of \d+", errors)
+        met = BEFORE_MEETING.search(errors)
         if said and int(said[2]) in victims:
             outcome.place = re.sub(r"\d+", "N", said[1])
         elif said:

@@ -5,11 +5,11 @@ import subprocess
 
 
 def convex_problems(root, store):
-    """A list of {"problem", "rows": [{"method", "gradients", "mean_gradient_norm", "last_gamma", "gamma"}]}; empty if it was not built."""
+    """A list of {"problem", "rows": [{"method", "gradients", "mean_gradient_norm", "last_gamma", "gamma"}]}."""
     program = root / "build" / "bench" / "convex"
     if not store.exists():
         if not program.exists():
-            return []
+            raise SystemExit(f"{program} is missing; build it with `scripts/build.sh release convex`")
         partial = store.with_suffix(".partial")
         subprocess.run([program, partial], check=True, stdout=subprocess.DEVNULL)
         partial.rename(store)

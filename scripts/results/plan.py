@@ -48,9 +48,9 @@ LARGER = Shape("llama-20m")
 
 METHODS = (
     Method("adamw", 4e-3, decays=(0.1, 0.0)),
-    Method("sgd", 1.0),
+    Method("sgd", 0.125),
     Method("normalized_sgd", 1e-3),
-    Method("signsgd", 1e-3),
+    Method("signsgd", 4e-3),
     Method("signum", 1e-3),
     Method("lion", 1e-3),
     Method("scaled_signsgd", 1.0),

@@ -60,11 +60,15 @@ def all_gather(machine, workers, network):
 
 
 def halving(machine, workers, network):
-    """Scheme (e): counts of growing width are halved in log2 M rounds, decided bits doubled in as many."""
-    levels = math.ceil(math.log2(workers))
-    bits = sum(level / 2**level for level in range(1, levels + 1)) + (workers - 1) / workers
+    """Scheme (e): counts of growing width are halved in log2 M rounds, decided bits doubled in as many. Workers beyond a power
+    of two give their votes to another one first and get the decision last."""
+    rounds = int(math.log2(workers))
+    core = 2**rounds
+    beyond = int(core < workers)
+    bits = (core - 1) / core + sum((j + beyond) / 2**j for j in range(1, rounds + 1)) + 2 * beyond
+    rounds += beyond
     return (2 * BITS * machine.parameters / machine.memory
-            + wire(network, 2 * levels, 2 * levels, bits * machine.parameters / 8))
+            + wire(network, 2 * rounds, 2 * rounds, bits * machine.parameters / 8))
 
 
 SCHEMES = {

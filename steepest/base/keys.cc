@@ -58,7 +58,8 @@ std::string nearest(std::string_view name, std::span<const std::string> known) {
         diagonal = above;
       }
     }
-    if (row.back() < best_distance) {
+    const bool alike = row.back() < std::min(name.size(), candidate.size());
+    if (alike && row.back() < best_distance) {
       best_distance = row.back();
       best = candidate;
     }

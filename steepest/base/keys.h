@@ -31,6 +31,7 @@ struct Key {
   std::string doc;
   std::function<void(T&, const KeyValue&, std::string_view place)> set;
   std::function<std::optional<KeyValue>(const T&)> get;  ///< nullopt: not set, left out of the printed configuration
+  std::vector<std::string> words = {};                   ///< of a choice: all that it accepts
 };
 
 /// `value` as written in TOML: strings quoted, floats with a point or exponent.
@@ -106,7 +107,7 @@ Key<T> text(std::string name, std::string T::*member, std::vector<std::string> c
     if ((source.*member).empty()) return std::nullopt;
     return KeyValue(source.*member);
   };
-  return {std::move(name), std::move(doc), set, get};
+  return {std::move(name), std::move(doc), set, get, std::move(choices)};
 }
 
 /// A true/false key.

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <string>
 
+#include "steepest/cli/options.h"
 #include "steepest/cli/verbs.h"
 #include "steepest/data/prepare.h"
 
@@ -42,9 +43,9 @@ int run_prepare(PrepareOptions options) {
               result.folder.c_str(), static_cast<unsigned long long>(data.train_tokens),
               static_cast<unsigned long long>(data.val_tokens), static_cast<long long>(data.vocab_size),
               static_cast<double>(data.text_bytes) / static_cast<double>(data.train_tokens + data.val_tokens));
-  std::printf("from %.1f MB of text in %llu files, %llu documents, %.1f s\n",
-              static_cast<double>(data.text_bytes) / 1e6, static_cast<unsigned long long>(result.files),
-              static_cast<unsigned long long>(data.documents), seconds);
+  std::printf("from %s of text in %llu file%s, %llu document%s, %.1f s\n", size_text(data.text_bytes).c_str(),
+              static_cast<unsigned long long>(result.files), result.files == 1 ? "" : "s",
+              static_cast<unsigned long long>(data.documents), data.documents == 1 ? "" : "s", seconds);
   return 0;
 }
 
@@ -55,12 +56,13 @@ void add_prepare(CLI::App& app, Run& run) {
   CLI::App* const verb = app.add_subcommand("prepare", "Turn text into a tokenizer and token shards");
   verb->add_option("input", options.inputs, "Text file, .gz of one, or folder of them")->required();
   verb->add_option("--out", options.out, "Folder to write")->required();
-  auto* const vocab =
-      verb->add_option("--vocab-size", options.vocab_size, "Pieces of the tokenizer to train")->capture_default_str();
+  auto* const vocab = whole_number(
+      verb->add_option("--vocab-size", options.vocab_size, "Pieces of the tokenizer to train")->capture_default_str(),
+      1);
   verb->add_option("--tokenizer", options.tokenizer, "tokenizer.model to use instead, or a folder that holds one")
       ->excludes(vocab);
-  verb->add_option("--val-fraction", options.val_fraction, "Share of the text kept for validation")
-      ->capture_default_str();
+  real_number(verb->add_option("--val-fraction", options.val_fraction, "Share of the text kept for validation")
+                  ->capture_default_str());
   verb->callback([&run] { run = [] { return run_prepare(options); }; });
 }
 

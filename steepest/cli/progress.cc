@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <iostream>
 
+#include "steepest/base/error.h"
+
 namespace steepest::cli {
 namespace {
 
@@ -23,8 +25,10 @@ std::string duration(double seconds) {
 }
 
 std::string line_of(const Progress& p) {
+  // A skipped step has no loss.
   std::string line =
-      format("step %lld/%lld  loss %.4f", static_cast<long long>(p.step), static_cast<long long>(p.max_steps), p.loss);
+      format("step %lld/%lld  loss ", static_cast<long long>(p.step), static_cast<long long>(p.max_steps));
+  line += p.loss > 0 ? format("%.4f", p.loss) : "-";
   if (p.val_loss) line += format("  val %.4f", *p.val_loss);
   line += p.step_size ? format("  step size %.3g", *p.step_size) : format("  lr %.3g", p.lr);
   return line + format("  %.0f tokens/s  ", p.tokens_per_s) + duration(p.seconds_left) + " left";
@@ -37,10 +41,13 @@ std::size_t terminal_width() {
 
 }  // namespace
 
-ProgressPrinter::ProgressPrinter() : terminal_(isatty(STDOUT_FILENO) != 0) {
+ProgressPrinter::ProgressPrinter(const std::atomic<bool>& stop) : terminal_(isatty(STDOUT_FILENO) != 0) {
   reporter_.note = [this](const std::string& text) { note(text); };
   reporter_.progress = [this](const Progress& p) { show(line_of(p), p.val_loss.has_value()); };
-  reporter_.preparing = [this](const std::string& text) { show(text, false); };
+  reporter_.preparing = [this, &stop](const std::string& text) {
+    if (stop) throw Error(kStoppedPreparing);
+    show(text, false);
+  };
 }
 
 void ProgressPrinter::finish() {

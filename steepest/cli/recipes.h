@@ -1,6 +1,7 @@
 // What the verbs that run a recipe share: the merged configuration, the run folder and the stop signal.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <atomic>
 #include <filesystem>
 #include <string>
@@ -10,8 +11,9 @@
 
 namespace steepest::cli {
 
-/// Defaults, recipe file, STEEPEST_* variables and `flags` (what CLI11 left over), in that order.
-RunConfig merged_config(const std::string& recipe, const std::vector<std::string>& flags);
+/// Defaults, recipe file, STEEPEST_* variables and flags (what CLI11 left over of the verb), in that order. A run
+/// folder as [model] init_from becomes its newest checkpoint.
+RunConfig merged_config(const std::string& recipe, const CLI::App& verb);
 
 /// --out, or runs/ and the recipe's name.
 std::filesystem::path run_folder(const std::string& out, const std::string& recipe);

@@ -1,5 +1,7 @@
 // steepest train RECIPE.toml [--resume auto|DIR] [--out DIR] [--print-config] [--SECTION.KEY VALUE]...
+#include <cerrno>
 #include <iostream>
+#include <system_error>
 
 #include "steepest/base/error.h"
 #include "steepest/cli/progress.h"
@@ -11,7 +13,7 @@
 namespace steepest::cli {
 namespace {
 
-constexpr int kStoppedAfterSaving = 75;
+constexpr int kStopped = 75;
 
 struct TrainOptions {
   std::string recipe;
@@ -21,14 +23,22 @@ struct TrainOptions {
   bool keys = false;
 };
 
-int run_train(const TrainOptions& options, const std::vector<std::string>& flags) {
+/// What to do about a failure that the user can mend.
+[[noreturn]] void advise(const Error& error) {
+  const std::string message = error.what();
+  const std::string full = std::generic_category().message(ENOSPC);
+  if (message.find(full) != std::string::npos) throw Error(message + "; free space and start again with --resume auto");
+  throw;
+}
+
+int run_train(const TrainOptions& options, const CLI::App& verb) {
   if (options.keys) {
     std::cout << config_reference();
     return 0;
   }
   if (options.recipe.empty()) fail_usage("train", "needs a recipe file; write steepest train RECIPE.toml");
   TrainRequest request;
-  request.config = merged_config(options.recipe, flags);
+  request.config = merged_config(options.recipe, verb);
   if (options.print_config) {
     std::cout << to_toml(request.config);
     return 0;
@@ -41,12 +51,18 @@ int run_train(const TrainOptions& options, const std::vector<std::string>& flags
       request.resume.empty() && restarts != nullptr && std::string_view(restarts) != "0")
     request.resume = "auto";
   request.stop = &stop_on_signals();
-  ProgressPrinter printer;
-  const Outcome outcome = train(request, printer.reporter());
-  printer.finish();
-  if (outcome == Outcome::Finished) return 0;
-  if (request.launch.rank == 0) std::cerr << "steepest: stopped after saving; continue with --resume auto\n";
-  return kStoppedAfterSaving;
+  ProgressPrinter printer(*request.stop);
+  try {
+    const Outcome outcome = train(request, printer.reporter());
+    printer.finish();
+    if (outcome == Outcome::Finished) return 0;
+    if (request.launch.rank == 0) std::cerr << "steepest: stopped after saving; continue with --resume auto\n";
+  } catch (const Error& error) {
+    printer.finish();
+    if (error.what() != std::string_view(kStoppedPreparing)) advise(error);
+    if (request.launch.rank == 0) std::cerr << "steepest: " << error.what() << '\n';
+  }
+  return kStopped;
 }
 
 }  // namespace
@@ -64,7 +80,7 @@ void add_train(CLI::App& app, Run& run) {
   verb->footer(
       "Every key of a recipe is also a flag, --SECTION.KEY VALUE (--train.max-steps 100), and an environment\n"
       "variable, STEEPEST_SECTION_KEY. Order: defaults, file, environment, flags.");
-  verb->callback([verb, options, &run] { run = [verb, options] { return run_train(*options, verb->remaining()); }; });
+  verb->callback([verb, options, &run] { run = [verb, options] { return run_train(*options, *verb); }; });
 }
 
 }  // namespace steepest::cli

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "steepest/base/error.h"
+#include "steepest/cli/options.h"
 #include "steepest/cli/progress.h"
 #include "steepest/cli/recipes.h"
 #include "steepest/cli/verbs.h"
@@ -25,11 +26,12 @@ std::string number(double x) {
   return text;
 }
 
-int run_tune(const TuneOptions& options, const std::vector<std::string>& flags) {
+int run_tune(const TuneOptions& options, const CLI::App& verb) {
   TuneRequest request;
-  request.config = merged_config(options.recipe, flags);
+  request.config = merged_config(options.recipe, verb);
+  if (options.start && !options.fast && *options.start >= kSosLargest)
+    fail_usage("--gs", "is ", *options.start, "; it must be below ", kSosLargest);
   if (options.steps) {
-    if (*options.steps < 1) fail_usage("--steps", "is ", *options.steps, "; it must be at least 1");
     request.config.train.max_steps = *options.steps;
     request.config.train.warmup_steps = std::min(request.config.train.warmup_steps, *options.steps);
   }
@@ -38,12 +40,21 @@ int run_tune(const TuneOptions& options, const std::vector<std::string>& flags) 
   request.launch = detect_launch();
   request.out = run_folder(options.out, options.recipe);
   request.stop = &stop_on_signals();
-  ProgressPrinter printer;
+  ProgressPrinter printer(*request.stop);
   int runs = 0;
-  const SosResult found = tune(request, printer.reporter(), [&](const SosRun& run, double last_loss) {
+  const auto each = [&](const SosRun& run, double last_loss) {
     std::cout << "run " << ++runs << "  gamma " << number(run.gamma) << "  N/D " << number(run.phi()) << "  loss "
               << number(last_loss) << "  " << (run.gamma <= run.phi() ? "too small" : "too big") << std::endl;
-  });
+  };
+  const SosResult found = [&] {
+    try {
+      return tune(request, printer.reporter(), each);
+    } catch (const SosTooBig& error) {
+      const std::int64_t steps = request.config.train.max_steps;
+      fail("tune", "no step size of at least ", error.smallest, " made progress in ", steps,
+           steps == 1 ? " step" : " steps", "; use more --steps or another --gs");
+    }
+  }();
   printer.finish();
   if (request.launch.rank == 0)
     std::cout << "\n# [optimizer] of the recipe, with schedule = \"constant\" in [train]\nlr = "
@@ -59,13 +70,15 @@ void add_tune(CLI::App& app, Run& run) {
       "tune", "Find the constant step size of a recipe's main roles by whole runs from the same start (SOS)");
   verb->add_option("RECIPE", options->recipe, "recipe file (TOML)")->required();
   verb->add_flag("--sos-fast", options->fast, "fixed point from a guess, two runs, instead of bisection, about ten");
-  verb->add_option("--gs", options->start,
-                   "smallest step size of the bisection (default 1e-6), or the guess of --sos-fast (default: the lr)");
-  verb->add_option("--steps", options->steps, "steps of each run (default: max_steps of the recipe)");
+  real_number(verb->add_option("--gs", options->start,
+                               "smallest step size of the bisection (default 1e-6), or the guess of --sos-fast "
+                               "(default: the lr)"),
+              true);
+  whole_number(verb->add_option("--steps", options->steps, "steps of each run (default: max_steps of the recipe)"), 1);
   verb->add_option("--out", options->out, "run folder (default: runs/ and the recipe's name)");
   verb->allow_extras();
   verb->footer("Each step takes two gradients of the same batch. Every key of a recipe is also a flag, as in train.");
-  verb->callback([verb, options, &run] { run = [verb, options] { return run_tune(*options, verb->remaining()); }; });
+  verb->callback([verb, options, &run] { run = [verb, options] { return run_tune(*options, *verb); }; });
 }
 
 }  // namespace steepest::cli

@@ -113,6 +113,7 @@ void FeedbackMean::operator()(std::span<float> values, std::uint64_t t, double e
   require_size(values.size(), size_);
   begin(t, eta);
   if (group_.world_size() == 1) return pay_at_once(values, rho_);
+  undoable_ = false;
   for (std::size_t k = 0; k < buckets_.size(); ++k) {
     encode(k, values);
     exchange(k);
@@ -127,6 +128,7 @@ void FeedbackMean::begin(std::uint64_t t, double eta) {
   t_ = t;
   eta_before_ = last_eta_;
   last_eta_ = eta;
+  undoable_ = true;
 }
 
 // What more ranks have left unsent is paid at once.
@@ -138,8 +140,8 @@ void FeedbackMean::pay_at_once(std::span<float> values, float rho) {
   r = {};
 }
 
-// Step 1 of 7.1: every block of this rank's values into the message about its shard. The old residuals take their
-// place.
+// Step 1 of 7.1: every block of this rank's values into the message about its shard. Where the step can be undone the
+// old residuals take their place.
 void FeedbackMean::encode(std::size_t bucket, std::span<float> values) {
   Bucket& b = buckets_[bucket];
   for (std::size_t s = 0; s < b.shards.size(); ++s) {
@@ -155,7 +157,7 @@ void FeedbackMean::encode(std::size_t bucket, std::span<float> values) {
         const FeedbackBlock& block = blocks_[shard.first_block + k];
         const std::span<float> u = values.subspan(block.first, block.size);
         float* const e = e_.data() + block.first;
-        before.assign(e, e + block.size);
+        if (undoable_) before.assign(e, e + block.size);
         payload.scales[k] = ef_encode(u, 1, rho_, e, payload.bits, block.first - shard.first);
         std::copy(before.begin(), before.end(), u.begin());
       }
@@ -208,7 +210,7 @@ void FeedbackMean::send_up(std::size_t bucket) {
 // Step 3: the mean of the own shard in rank order, encoded again.
 void FeedbackMean::average(Bucket& b) {
   const Shard& shard = b.shards[me()];
-  b.r_before = b.r;
+  if (undoable_) b.r_before = b.r;
   if (shard.size == 0) return;
   std::vector<Payload> payloads;
   for (std::size_t r = 0; r < b.shards.size(); ++r)

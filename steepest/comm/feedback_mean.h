@@ -81,7 +81,7 @@ class FeedbackMean {
   /// Goes on from a folded_residual of any number of ranks: r is that, e is 0.
   void restore_folded(std::span<const float> residual, double last_eta);
 
-  /// Bytes of both residuals, as allocated.
+  /// Bytes of both residuals, as allocated. In buckets r is there twice, for undo; that copy does not count.
   std::uint64_t state_bytes() const;
 
  private:
@@ -124,6 +124,7 @@ class FeedbackMean {
   std::vector<float> e_;
   double last_eta_ = 0, eta_before_ = 0;
   float rho_ = 1;
+  bool undoable_ = false;  ///< whether what undo needs is kept
   std::uint64_t t_ = 0;
 };
 

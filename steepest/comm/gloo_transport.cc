@@ -24,6 +24,7 @@ using Clock = std::chrono::steady_clock;
 using Device = std::shared_ptr<::gloo::transport::Device>;
 
 constexpr auto kGrace = std::chrono::seconds(2);
+constexpr auto kLeastWait = std::chrono::milliseconds(10);  // for what has long arrived
 
 // c10d reports retries and closed connections on stderr by itself; this library reports through exceptions.
 void quiet_c10d_logging() {
@@ -52,7 +53,7 @@ PeerError peer_error(std::size_t rank, const std::exception& error, std::chrono:
 class GlooTransport : public Transport {
  public:
   GlooTransport(const Launch& launch, std::chrono::seconds timeout)
-      : rank_(static_cast<std::size_t>(launch.rank)), timeout_(timeout) {
+      : rank_(static_cast<std::size_t>(launch.rank)), ranks_of_job_(launch.world_size), timeout_(timeout) {
     const Clock::time_point deadline = Clock::now() + timeout;
     const std::string chosen = listening_address(launch);
     Meeting meeting = meet(launch, chosen, timeout);
@@ -62,18 +63,25 @@ class GlooTransport : public Transport {
     device_ = ProcessGroupGloo::createDeviceForHostname(address);
     last_words_ = std::make_shared<LastWords>(address, launch.rank, key_);
     exchange_contacts(launch);
-    connect(launch.rank, launch.world_size,
-            std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()));
+    for (int r = 0; r < launch.world_size; ++r) members_.push_back(r);
+    connect(launch.world_size, deadline);
   }
 
-  std::unique_ptr<Transport> split(const std::string& name, int place, int size) override {
-    return std::unique_ptr<Transport>(new GlooTransport(*this, name, place, size));
+  std::unique_ptr<Transport> split(const std::string& name, const std::vector<int>& members, int place) override {
+    return std::unique_ptr<Transport>(new GlooTransport(*this, name, members, place));
   }
 
   LastWords* last_words() override { return last_words_.get(); }
 
   void exchange(std::span<const std::span<const std::byte>> outgoing,
                 std::span<const std::span<std::byte>> incoming) override {
+    exchange(outgoing, incoming, Clock::now() + timeout_);
+  }
+
+ private:
+  // All messages of an exchange share one deadline: the second silent rank is not waited for again.
+  void exchange(std::span<const std::span<const std::byte>> outgoing, std::span<const std::span<std::byte>> incoming,
+                Clock::time_point deadline) {
     ++sequence_;
     std::vector<Pending> pending;
     for (std::size_t r = 0; r < incoming.size(); ++r)
@@ -85,32 +93,39 @@ class GlooTransport : public Transport {
       if (!outgoing[r].empty())
         start(pending, r, const_cast<std::byte*>(outgoing[r].data()), outgoing[r].size(), &ProcessGroupGloo::send);
     }
-    for (Pending& operation : pending) guarded(operation.peer, [&] { operation.work->wait(timeout_); });
+    for (Pending& operation : pending)
+      guarded(operation.peer, [&] {
+        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+        operation.work->wait(std::max(left, kLeastWait));
+      });
   }
 
- private:
-  GlooTransport(const GlooTransport& whole, const std::string& name, int place, int size)
+  GlooTransport(const GlooTransport& whole, const std::string& name, const std::vector<int>& members, int place)
       : rank_(static_cast<std::size_t>(place)),
+        ranks_of_job_(whole.ranks_of_job_),
         timeout_(whole.timeout_),
         device_(whole.device_),
         store_(c10::make_intrusive<c10d::PrefixStore>(name, whole.store_)),
         key_(whole.key_),
         name_(whole.name_ + '/' + name),
         last_words_(whole.last_words_) {
-    connect(place, size, timeout_);
+    for (const int member : members) members_.push_back(whole.members_[static_cast<std::size_t>(member)]);
+    connect(static_cast<int>(members.size()), Clock::now() + timeout_);
   }
 
-  void connect(int rank, int size, std::chrono::milliseconds left) {
+  void connect(int size, Clock::time_point deadline) {
+    const int rank = static_cast<int>(rank_);
+    const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
     const auto options = ProcessGroupGloo::Options::create(std::max(left, std::chrono::milliseconds(1000)));
     options->devices = {device_};
     options->threads = 1;  // point-to-point operations run on the device's thread
     try {
       group_ = c10::make_intrusive<ProcessGroupGloo>(store_, rank, size, options);
     } catch (const std::exception&) {
-      fail("distributed", "rank ", rank, " of ", size,
+      fail("distributed", "rank ", members_[rank_], " of ", ranks_of_job_,
            " could not connect to all other ranks; set [distributed] listen to the interface between the machines");
     }
-    prove();
+    prove(deadline);
   }
 
   struct Pending {
@@ -131,7 +146,7 @@ class GlooTransport : public Transport {
   }
 
   // Whoever may have connected to Gloo's port: the first message each way proves that its sender knows the key.
-  void prove() {
+  void prove(Clock::time_point deadline) {
     const auto ranks = static_cast<std::size_t>(group_->getSize());
     const auto proof = [&](std::size_t from, std::size_t to) {
       const std::string pair = concat(from, " to ", to);
@@ -146,15 +161,17 @@ class GlooTransport : public Transport {
       outgoing[r] = mine[r];
       incoming[r] = theirs[r];
     }
-    const std::string here = concat("rank ", rank_, " of ", ranks, ", start: rank ");
+    const std::string here = concat("rank ", members_[rank_], " of ", ranks_of_job_, ", start: rank ");
     try {
-      exchange(outgoing, incoming);
+      exchange(outgoing, incoming, deadline);
     } catch (const PeerError& error) {
-      fail("distributed", here, error.peer, ' ', error.what(), "; see what it printed");
+      fail("distributed", here, members_[static_cast<std::size_t>(error.peer)], ' ', error.what(),
+           "; see what it printed");
     }
     for (std::size_t r = 0; r < ranks; ++r)
       if (r != rank_ && !same_bytes(theirs[r], proof(r, rank_)))
-        fail("distributed", here, r, " has not proved that it belongs to this job; look for strangers on the network");
+        fail("distributed", here, members_[r],
+             " has not proved that it belongs to this job; look for strangers on the network");
   }
 
   template <class Operation>
@@ -182,6 +199,8 @@ class GlooTransport : public Transport {
   }
 
   std::size_t rank_;
+  int ranks_of_job_;
+  std::vector<int> members_;  ///< the number in the whole job of each rank of this group
   std::chrono::seconds timeout_;
   Device device_;
   c10::intrusive_ptr<c10d::Store> store_;

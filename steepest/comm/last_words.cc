@@ -87,7 +87,7 @@ LostRank LastWords::settle(const LostRank& lost, std::chrono::milliseconds patie
   // Others may be about to blame this rank, so they hear at once what it has found, and again if it learns more.
   told_ = root_of(lost);
   tell(*told_);
-  while (!heard_.contains(lost.rank) && Clock::now() < deadline)
+  while (!heard_.contains(root_of(lost).rank) && Clock::now() < deadline)
     listen(std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()) +
            std::chrono::milliseconds(1));
   if (const LostRank root = root_of(lost); root.rank != told_->rank) {

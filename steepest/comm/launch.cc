@@ -158,15 +158,46 @@ void find_master(const Environment& environment, const Family& family, bool one_
     launch.master_port = derived_port(environment, family);
 }
 
+// Tasks of each node in Slurm's short form: "2(x3),1" is 2, 2, 2, 1. 0: the list does not say.
+int tasks_of_node(const std::string& list, int node) {
+  const char* at = list.data();
+  const char* const end = at + list.size();
+  const auto number = [&](int& value) {
+    const auto [behind, error] = std::from_chars(at, end, value);
+    at = behind;
+    return error == std::errc();
+  };
+  for (int tasks = 0, times = 1; at < end && number(tasks); node -= times) {
+    times = 1;
+    if (std::string_view(at, end).starts_with("(x")) {
+      at += 2;
+      if (!number(times) || at == end || *at++ != ')') return 0;
+    }
+    if (node < times) return tasks;
+    if (at < end && *at++ != ',') return 0;
+  }
+  return 0;
+}
+
+int slurm_local_size(const Environment& environment) {
+  if (!environment.text("SLURM_NODEID")) return 0;
+  const int node = environment.number("SLURM_NODEID", 0, kMaxRanks);
+  for (const char* list : {"SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"})
+    if (const auto text = environment.text(list)) return tasks_of_node(*text, node);
+  return 0;
+}
+
 void find_local_place(const Environment& environment, const Family& family, Launch& launch) {
   const char* rank = environment.first_set(family.local_rank);
   const char* size = environment.first_set(family.local_size);
+  const int slurm_size = size || !environment.text("SLURM_PROCID") ? 0 : slurm_local_size(environment);
   // What the launcher does not say: with a loopback master all ranks are here, else this one is taken to be alone.
   const bool here = is_loopback(launch.master_addr) || launch.world_size == 1;
   launch.local_rank = rank ? environment.number(rank, 0, kMaxRanks) : here ? launch.rank : 0;
-  launch.local_world_size = size   ? environment.number(size, 1, kMaxRanks)
-                            : here ? launch.world_size
-                                   : launch.local_rank + 1;
+  launch.local_world_size = size             ? environment.number(size, 1, kMaxRanks)
+                            : slurm_size > 0 ? slurm_size
+                            : here           ? launch.world_size
+                                             : launch.local_rank + 1;
   if (launch.local_rank >= launch.local_world_size)
     fail_usage("distributed", "environment variable ", rank ? rank : family.rank, " is ", launch.local_rank,
                "; it must be below ", size ? size : "the number of ranks of this machine", ", which is ",

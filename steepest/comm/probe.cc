@@ -68,7 +68,7 @@ double vote_seconds(VoteScheme scheme, int ranks, double bits, const LinkSpeed& 
   if (ranks == 1) return 0;
   const double m = ranks, transfer = bits / 8 / link.bytes_per_second;
   const int rounds = std::bit_width(static_cast<unsigned>(ranks)) - 1;
-  const double core = std::exp2(rounds);
+  const bool surplus = !std::has_single_bit(static_cast<unsigned>(ranks));
   switch (scheme) {
     case VoteScheme::AllGather:
       return link.all_seconds + (m - 1) * transfer;
@@ -77,10 +77,8 @@ double vote_seconds(VoteScheme scheme, int ranks, double bits, const LinkSpeed& 
     case VoteScheme::Halving:
       break;
   }
-  double sent = (core - 1) / core;
-  const bool surplus = core < m;
-  for (int j = 1; j <= rounds; ++j) sent += (j + surplus) / std::exp2(j);
-  return 2 * (rounds + surplus) * link.pair_seconds + (sent + 2 * surplus) * transfer;
+  // Rank 0 begins when the votes of the rank beyond the power of two have come.
+  return 2 * (rounds + surplus) * link.pair_seconds + (halving_bits(ranks) + surplus) * transfer;
 }
 
 VoteScheme quickest_scheme(int ranks, double bits, const VoteRules& rules, const LinkSpeed& link) {

@@ -66,6 +66,7 @@ std::vector<std::vector<int>> ProcessGroup::machines() {
   std::vector<std::vector<int>> list;
   for (std::size_t r = 0; r < ranks;) {
     const int size = places[r].size;
+    if (size < 1) fail_here(concat("rank ", r, " says that its machine has ", size, " ranks"));
     std::vector<int>& machine = list.emplace_back();
     for (int k = 0; k < size; ++k, ++r) {
       if (r == ranks || places[r].rank != k || places[r].size != size)
@@ -82,7 +83,7 @@ std::unique_ptr<ProcessGroup> ProcessGroup::split(const std::string& name, const
   if (found == members.end()) fail_here(concat("it is not in the group ", name));
   const int place = static_cast<int>(found - members.begin()), size = static_cast<int>(members.size());
   std::unique_ptr<Transport> transport;
-  if (size > 1) transport = transport_->split(name, place, size);
+  if (size > 1) transport = transport_->split(name, members, place);
   auto group = std::make_unique<ProcessGroup>(place, size, std::move(transport));
   for (const int member : members) group->names_.push_back(name_of(static_cast<std::size_t>(member)));
   group->named_size_ = named_size_;
@@ -190,6 +191,16 @@ void ProcessGroup::all_to_all(std::span<const std::byte> mine, std::span<std::by
     outgoing[r] = mine.subspan(r * shard, shard);
     incoming[r] = received.subspan(r * shard, shard);
   }
+  exchange(outgoing, incoming);
+}
+
+void ProcessGroup::send_to_rank_zero(int from, std::span<const std::byte> mine, std::span<std::byte> into) {
+  if (from == 0 && rank_ == 0) std::copy(mine.begin(), mine.end(), into.begin());
+  if (from == 0) return;
+  Outgoing outgoing(static_cast<std::size_t>(world_size_));
+  Incoming incoming(static_cast<std::size_t>(world_size_));
+  if (rank_ == from) outgoing[0] = mine;
+  if (rank_ == 0) incoming[static_cast<std::size_t>(from)] = into;
   exchange(outgoing, incoming);
 }
 

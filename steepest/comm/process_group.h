@@ -67,6 +67,8 @@ class ProcessGroup {
   /// One message to each rank and one from each, of any sizes: outgoing[r] goes to rank r, incoming[r] comes from it.
   /// Empty entries and the own one are skipped. The collectives above and the votes are made of this.
   void exchange(std::span<const std::span<const std::byte>> outgoing, std::span<const std::span<std::byte>> incoming);
+  /// On rank 0: into <- mine of rank `from`. Elsewhere `into` is not used, and `mine` only on that rank.
+  void send_to_rank_zero(int from, std::span<const std::byte> mine, std::span<std::byte> into);
   /// bytes <- bytes of rank `root`.
   void broadcast(std::span<std::byte> bytes, int root);
   /// Returns when all ranks have called it.

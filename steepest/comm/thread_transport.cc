@@ -99,8 +99,8 @@ class ThreadTransport : public Transport {
     board_->exchange(rank_, outgoing, incoming);
   }
 
-  std::unique_ptr<Transport> split(const std::string& name, int place, int size) override {
-    return std::make_unique<ThreadTransport>(board_->part(name, size), place);
+  std::unique_ptr<Transport> split(const std::string& name, const std::vector<int>& members, int place) override {
+    return std::make_unique<ThreadTransport>(board_->part(name, static_cast<int>(members.size())), place);
   }
 
  private:

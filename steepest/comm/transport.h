@@ -38,11 +38,12 @@ class Transport {
   virtual void exchange(std::span<const std::span<const std::byte>> outgoing,
                         std::span<const std::span<std::byte>> incoming) = 0;
 
-  /// Connections of their own between some of the ranks: this one is number `place` of `size`, and `name` tells the
-  /// groups of one transport apart. All members call it; throws Error within the timeout when one does not, or where
-  /// there is no such thing.
-  virtual std::unique_ptr<Transport> split(const std::string& name, int place, int size) {
-    fail("distributed", "rank ", place, " of ", size, " of ", name, " cannot have connections of its own here");
+  /// Connections of their own between some of the ranks, `members` in their order; this one is members[place], and
+  /// `name` tells the groups of one transport apart. All members call it; throws Error within the timeout when one does
+  /// not, or where there is no such thing.
+  virtual std::unique_ptr<Transport> split(const std::string& name, const std::vector<int>& members, int place) {
+    fail("distributed", "rank ", members[static_cast<std::size_t>(place)], " cannot have connections of its own for ",
+         name, " here");
   }
 
   /// How the ranks tell each other whom they have lost; null where they need not.

@@ -3,7 +3,8 @@
 // Bits sent per parameter and rank for M ranks, besides 64 bytes of header per message:
 //   Shards     2 (M-1)/M    scheme (c): all-to-all of shards, vote by each shard's owner, all-gather of the decisions
 //   AllGather  M-1          scheme (b): everyone gets everything and votes itself; one collective instead of two
-//   Halving    < 3          scheme (e): counts are added up pair by pair (vote_halving.cc); 2 log2 M messages in turn
+//   Halving    < 3          scheme (e): counts are added up pair by pair (vote_halving.cc); 2 log2 M messages in turn;
+//                           < 5 where M is no power of two
 // For two ranks all send 1 bit, and AllGather is the quickest. Shards start at multiples of 512 bits. Votes that may be
 // 0 are two planes and cost twice that; Halving has no such form.
 #pragma once
@@ -23,6 +24,10 @@ enum class VoteScheme { AllGather, Shards, Halving };
 constexpr VoteScheme vote_scheme_for(int world_size) {
   return world_size <= 2 ? VoteScheme::AllGather : VoteScheme::Shards;
 }
+
+/// Bits that rank 0 sends per parameter in the scheme Halving. With P the largest power of two up to M, and s = 1 where
+/// that is not M, else 0: (P-1)/P + sum_{j=1}^{log2 P} (j+s)/2^j + s.
+double halving_bits(int ranks);
 
 /// What zeros are packed as (in the numbers of the wire) and what ties are worth, the same on all ranks. Zero: a second
 /// plane says what is not zero, and a coordinate with as many + as - is decided as 0.

@@ -2,9 +2,10 @@
 // are put together again on the way back (sign_and_vote.md 5.1). Few messages, to one rank at a time.
 //
 // With P the largest power of two up to M, rank r >= P gives its votes to rank r - P first and gets the decision last.
-// Bits sent per parameter for M = P:  sum_{j=1}^{log2 P} j/2^j + (P-1)/P < 3.
+// The counts of the first rounds have one plane more then.
 #include <algorithm>
 #include <bit>
+#include <cmath>
 
 #include "steepest/comm/vote.h"
 #include "steepest/kernels/bit_counts.h"
@@ -17,6 +18,14 @@ constexpr std::size_t kUnit = 8;  // words: halves are whole multiples of 512 bi
 constexpr std::size_t kNobody = ~std::size_t{0};
 
 }  // namespace
+
+double halving_bits(int ranks) {
+  const int rounds = std::bit_width(static_cast<unsigned>(ranks)) - 1;
+  const double core = std::exp2(rounds), surplus = core < ranks;
+  double bits = (core - 1) / core + surplus;
+  for (int j = 1; j <= rounds; ++j) bits += (j + surplus) / std::exp2(j);
+  return bits;
+}
 
 WireHeader VoteExchange::counts_header(MessageKind kind, std::uint64_t t, std::size_t round, Range range,
                                        std::size_t sender, std::uint32_t most) const {

@@ -10,6 +10,7 @@ namespace steepest {
 namespace {
 
 constexpr const char* kFormat = "steepest-dataset-1";
+constexpr const char* kManifest = "dataset.json";
 constexpr std::size_t kManifestLimit = std::size_t{16} << 20;
 
 template <class T>
@@ -72,7 +73,7 @@ Dataset parse_dataset(std::string_view text, std::string_view place) {
 }
 
 std::optional<Dataset> find_dataset(const std::filesystem::path& folder) {
-  const std::filesystem::path manifest = folder / "dataset.json";
+  const std::filesystem::path manifest = folder / kManifest;
   std::error_code ignored;
   if (!std::filesystem::is_regular_file(manifest, ignored)) return std::nullopt;
   try {
@@ -85,6 +86,15 @@ std::optional<Dataset> find_dataset(const std::filesystem::path& folder) {
   } catch (const Error&) {
     return std::nullopt;
   }
+}
+
+void check_dataset(const std::filesystem::path& folder, std::string_view prefix) {
+  const std::filesystem::path manifest = folder / kManifest;
+  std::error_code ignored;
+  if (!std::filesystem::exists(manifest, ignored)) return;
+  for (const std::string& name : parse_dataset(read_file(manifest, kManifestLimit), manifest.string()).shards)
+    if (name.starts_with(prefix) && !std::filesystem::is_regular_file(folder / name, ignored))
+      fail(folder.string(), "lacks ", name, ", which its dataset.json names; prepare the data again");
 }
 
 }  // namespace steepest

@@ -33,4 +33,7 @@ Dataset parse_dataset(std::string_view json, std::string_view place);
 /// The manifest of a folder, if it has a valid one and every file that it names is there.
 std::optional<Dataset> find_dataset(const std::filesystem::path& folder);
 
+/// Throws Error when the folder has a manifest that is damaged, or one that names a shard PREFIX*.bin that is missing.
+void check_dataset(const std::filesystem::path& folder, std::string_view prefix = "");
+
 }  // namespace steepest

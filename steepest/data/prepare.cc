@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 
 #include "steepest/base/error.h"
@@ -22,12 +23,17 @@ namespace steepest {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::size_t kBlock = std::size_t{1} << 16;        // unit of the tokenizer's sample
-constexpr std::size_t kBatch = std::size_t{4} << 20;        // text encoded at a time
-constexpr std::size_t kReportEvery = std::size_t{8} << 20;  // bytes between two progress calls while measuring
-constexpr std::uint64_t kSmallestValidation = 8 << 10;      // bytes, where a tenth of the text allows it
+constexpr std::size_t kBlock = std::size_t{1} << 16;    // unit of the tokenizer's sample
+constexpr std::size_t kBatch = std::size_t{4} << 20;    // text encoded at a time
+constexpr std::uint64_t kSmallestValidation = 8 << 10;  // bytes, where a tenth of the text allows it
 constexpr std::uint64_t kSmallestSample = std::uint64_t{8} << 20, kLargestSample = std::uint64_t{64} << 20;
 constexpr std::uint64_t kSampleBytesPerPiece = 4096;
+
+std::string in_unit(double bytes, double whole) {
+  char text[32];
+  std::snprintf(text, sizeof text, whole < 1e6 ? "%.0f" : "%.1f", bytes / (whole < 1e6 ? 1e3 : 1e6));
+  return text;
+}
 
 /// Turns positions into lines for the caller, at most two a second.
 class Reporter {
@@ -40,13 +46,12 @@ class Reporter {
     const bool finished = total > 0 && done == total;
     if (!show_ || (done > 0 && !finished && now - last_ < std::chrono::milliseconds(500))) return;
     last_ = now;
-    char numbers[96] = "";
+    const auto part = static_cast<double>(done), whole = static_cast<double>(total);
     if (total > 0)
-      std::snprintf(numbers, sizeof numbers, ": %.1f of %.1f MB (%.0f %%)", static_cast<double>(done) / 1e6,
-                    static_cast<double>(total) / 1e6, 100.0 * static_cast<double>(done) / static_cast<double>(total));
-    else if (done > 0)
-      std::snprintf(numbers, sizeof numbers, ": %.1f MB", static_cast<double>(done) / 1e6);
-    show_(std::string(stage) + numbers);
+      show_(concat(stage, ": ", in_unit(part, whole), " of ", size_text(total), " (", std::round(100 * part / whole),
+                   " %)"));
+    else
+      show_(done > 0 ? concat(stage, ": ", size_text(done)) : std::string(stage));
   }
 
  private:
@@ -196,16 +201,36 @@ void encode_all(const Source& source, std::uint64_t bytes, const Tokenizer& toke
 }
 
 void check(const PrepareOptions& options) {
-  if (options.tokenizer.empty()) check_vocab_size(options.vocab_size);
+  if (options.tokenizer.empty()) check_vocab_size(options.vocab_size, "--vocab-size");
   if (!(options.val_fraction >= 0 && options.val_fraction <= 0.5))
-    fail_usage("val-fraction", "is ", options.val_fraction, "; it must be between 0 and 0.5");
+    fail_usage("--val-fraction", "is ", options.val_fraction, "; it must be between 0 and 0.5");
   if (options.shard_tokens < 1 || options.shard_tokens > INT32_MAX)
-    fail_usage("shard-tokens", "is ", options.shard_tokens, "; it must be between 1 and 2147483647");
-  if (options.out.empty()) fail_usage("out", "is missing; name the folder to write");
+    fail_usage("shard_tokens", "is ", options.shard_tokens, "; it must be between 1 and 2147483647");
+  if (options.out.empty()) fail_usage("--out", "is missing; name the folder to write");
   std::error_code ignored;
   for (const fs::path& input : options.inputs)
     if (fs::equivalent(input, options.out, ignored))
-      fail_usage("out", "is \"", options.out.string(), "\", which is also an input; choose another folder");
+      fail_usage("--out", "is \"", options.out.string(), "\", which is also an input; choose another folder");
+}
+
+/// A folder is written again for the same text and settings, and where its data set is damaged; else it is kept.
+/// `wanted` has the text and the settings of this call, the tokenizer's hash where one is given.
+void refuse_other_data(const fs::path& out, const Dataset& wanted) {
+  const auto refuse = [&](const auto&... what) {
+    fail("--out", out.string(), " already holds a data set ", what..., "; remove it first or choose another folder");
+  };
+  if (const auto found = find_dataset(out)) {
+    if (found->source != wanted.source) refuse("of another text");
+    if (found->asked_vocab_size != wanted.asked_vocab_size)
+      refuse(found->asked_vocab_size == 0 ? "with a given tokenizer"
+                                          : concat("with vocab-size ", found->asked_vocab_size));
+    if (!wanted.tokenizer.empty() && found->tokenizer != wanted.tokenizer) refuse("with another tokenizer");
+    if (found->val_fraction != wanted.val_fraction) refuse("with val-fraction ", found->val_fraction);
+    return;
+  }
+  std::error_code ignored;
+  const bool ours = fs::exists(out / "dataset.json", ignored) || fs::exists(out / ".partial", ignored);
+  if (!ours && !train_shards(out).empty()) refuse("that another program has made");
 }
 
 std::string tokenizer_content(const fs::path& tokenizer) {
@@ -218,19 +243,28 @@ std::string hash_text(std::string_view content) {
 
 }  // namespace
 
+std::string size_text(std::uint64_t bytes) {
+  const auto size = static_cast<double>(bytes);
+  return in_unit(size, size) + (size < 1e6 ? " kB" : " MB");
+}
+
 PrepareResult prepare(const PrepareOptions& options) {
   check(options);
   Reporter report(options.progress);
   PrepareResult result;
   const Source source = find_source(options.inputs);
-  StagedFolder staged(options.out);
   Dataset& dataset = result.dataset;
   dataset.source = hex(fingerprint(source));
+  dataset.val_fraction = options.val_fraction;
   const bool train = options.tokenizer.empty();
   const std::uint64_t sample_bytes = std::clamp(kSampleBytesPerPiece * static_cast<std::uint64_t>(options.vocab_size),
                                                 kSmallestSample, kLargestSample);
   std::string model = train ? "" : tokenizer_content(options.tokenizer);
   if (!train) Tokenizer::parse(model, options.tokenizer.string());
+  dataset.asked_vocab_size = train ? options.vocab_size : 0;
+  dataset.tokenizer = train ? "" : hash_text(model);
+  if (!options.replace) refuse_other_data(options.out, dataset);
+  StagedFolder staged(options.out);
   Survey text = survey(source, train ? sample_bytes / kBlock : 0, report);
   if (text.bytes == 0) fail(options.inputs.front().string(), "holds no text");
   if (train) {
@@ -240,8 +274,6 @@ PrepareResult prepare(const PrepareOptions& options) {
   }
   const Tokenizer tokenizer = Tokenizer::parse(model, train ? "tokenizer.model" : options.tokenizer.string());
   dataset.vocab_size = tokenizer.vocab_size();
-  dataset.asked_vocab_size = train ? options.vocab_size : 0;
-  dataset.val_fraction = options.val_fraction;
   dataset.text_bytes = text.bytes;
   dataset.tokenizer = hash_text(model);
   encode_all(source, text.bytes, tokenizer, staged.path(), options, dataset, report);
@@ -257,12 +289,17 @@ PrepareResult prepare(const PrepareOptions& options) {
 fs::path prepare_on_first_use(const fs::path& given, const fs::path& fallback_folder, std::int64_t vocab_size,
                               const PrepareProgress& progress, const fs::path& tokenizer) {
   const fs::path path = given.has_filename() ? given : given.parent_path();
+  check_dataset(path);
   if (!train_shards(path).empty()) return path;
+  if (!val_shards(path).empty())
+    fail(path.string(), "has ", val_shards(path).front().filename().string(),
+         " but no train_*.bin; prepare the data again");
   PrepareOptions options;
   options.inputs = {path};
   options.vocab_size = vocab_size;
   options.tokenizer = tokenizer;
   options.progress = progress;
+  options.replace = true;  // what this function has made of an older text
   const std::string source = hex(fingerprint(find_source(options.inputs)));
   const bool train = tokenizer.empty();
   const std::string hash = train ? "" : hash_text(tokenizer_content(tokenizer));

@@ -12,7 +12,8 @@
 
 namespace steepest {
 
-/// Called with one line that says how far the preparation is: when a stage begins, then about twice a second.
+/// Called with one line that says how far the preparation is: when a stage begins, then about twice a second. What it
+/// throws ends the preparation, and nothing has been written then.
 using PrepareProgress = std::function<void(const std::string& text)>;
 
 struct PrepareOptions {
@@ -22,8 +23,12 @@ struct PrepareOptions {
   std::filesystem::path tokenizer;  ///< a tokenizer.model to use instead of training one
   double val_fraction = 0.01;
   std::uint64_t shard_tokens = 100'000'000;
+  bool replace = false;  ///< also a data set of another text or of other settings
   PrepareProgress progress;
 };
+
+/// "123 kB" below a million bytes, "1.2 MB" above.
+std::string size_text(std::uint64_t bytes);
 
 struct PrepareResult {
   std::filesystem::path folder;
@@ -40,14 +45,14 @@ struct PrepareResult {
 /// never all; none when val_fraction is 0.
 ///
 /// Throws UsageError for options out of range, Error when the input is missing, empty or damaged, or too small to set a
-/// validation part aside. Nothing half-written remains after a failure.
+/// validation part aside, and when options.out holds another data set. Nothing half-written remains after a failure.
 PrepareResult prepare(const PrepareOptions& options);
 
-/// The data set to train on when the recipe names `path`: `path` itself when it holds token shards. Else it is text and
-/// is prepared once, into PATH.tokens-VOCAB beside it or, where that cannot be written, into `fallback_folder`, and
-/// found there the next time; prepared again when the text has changed. With `tokenizer` (a tokenizer.model or a folder
-/// that holds one, as for fine-tuning a checkpoint) that is used, and the folder is PATH.tokens-HASH. To be called by
-/// one process of a job.
+/// The data set to train on when the recipe names `path`: `path` itself when it holds token shards or a dataset.json;
+/// Error when one of its shards is missing. Else it is text and is prepared once, into PATH.tokens-VOCAB beside it or,
+/// where that cannot be written, into `fallback_folder`, and found there the next time; prepared again when the text
+/// has changed. With `tokenizer` (a tokenizer.model or a folder that holds one, as for fine-tuning a checkpoint) that
+/// is used, and the folder is PATH.tokens-HASH. To be called by one process of a job.
 std::filesystem::path prepare_on_first_use(const std::filesystem::path& path,
                                            const std::filesystem::path& fallback_folder, std::int64_t vocab_size,
                                            const PrepareProgress& progress = {},

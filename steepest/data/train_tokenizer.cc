@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <string_view>
 #include <vector>
 
 #include "steepest/base/error.h"
@@ -95,13 +94,13 @@ class Lines : public sentencepiece::SentenceIterator {
 
 }  // namespace
 
-void check_vocab_size(std::int64_t vocab_size) {
-  if (vocab_size < 320 || vocab_size > 1'000'000)
-    fail_usage("vocab-size", "is ", vocab_size, "; it must be between 320 and 1000000");
+void check_vocab_size(std::int64_t vocab_size, std::string_view place) {
+  if (vocab_size < kSmallestVocabulary || vocab_size > kLargestVocabulary)
+    fail_usage(place, "is ", vocab_size, "; it must be between ", kSmallestVocabulary, " and ", kLargestVocabulary);
 }
 
 std::string train_tokenizer(std::span<const std::string> sample, int vocab_size) {
-  check_vocab_size(vocab_size);
+  check_vocab_size(vocab_size, "tokenizer");
   Lines lines(sample, static_cast<std::size_t>(vocab_size - kFixedPieces) / 2);
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train({{"model_type", "bpe"},

@@ -34,13 +34,13 @@ void Probabilities(std::size_t rows, std::size_t columns, std::size_t visible, f
     const VecF factor = hn::Set(d, scale), shift = hn::Set(d, -scale * m);
     VecF sum = hn::Zero(d);
     for (std::size_t i = 0; i < whole; i += lanes) {
-      const VecF e = exp(d, hn::MulAdd(load(d, s + i), factor, shift));
+      const VecF e = softmax_term(d, hn::MulAdd(load(d, s + i), factor, shift));
       sum = hn::Add(sum, e);
       store(e, d, out + i);
     }
     float tail = 0;
     for (std::size_t i = whole; i < seen; ++i) {
-      const float e = std::exp(scale * (s[i] - m));
+      const float e = softmax_term(scale * (s[i] - m));
       tail += e;
       store_one(e, out + i);
     }
@@ -92,7 +92,7 @@ void BackwardTile(std::size_t rows, std::ptrdiff_t lead, float scale, const floa
     for (std::size_t c = 0; c < kColumns; c += lanes) {
       const VecF exponent = hn::MulSub(load(d, scores + at + c), hn::Set(d, scale), load(d, logsumexp + c));
       const VecF seen =
-          hn::IfThenElseZero(hn::Ge(hn::Iota(d, static_cast<float>(c)), hn::Set(d, first)), exp(d, exponent));
+          hn::IfThenElseZero(hn::Ge(hn::Iota(d, static_cast<float>(c)), hn::Set(d, first)), softmax_term(d, exponent));
       const VecF gradient = hn::Mul(hn::Mul(seen, hn::Set(d, scale)), hn::Sub(load(d, dp + at + c), load(d, dot + c)));
       store(seen, d, p + at + c);
       store(gradient, d, ds + at + c);

@@ -30,13 +30,13 @@ void softmax(std::size_t rows, std::size_t width, const std::int64_t* target, T*
       for (std::size_t i = whole; i < width; ++i) m = load_one(z + i) > m ? load_one(z + i) : m;
       VecF sum = hn::Zero(d);
       for (std::size_t i = 0; i < whole; i += lanes) {
-        const VecF p = exp(d, hn::Sub(load(d, z + i), hn::Set(d, m)));
+        const VecF p = softmax_term(d, hn::Sub(load(d, z + i), hn::Set(d, m)));
         sum = hn::Add(sum, p);
         store(p, d, z + i);
       }
       float tail = 0;
       for (std::size_t i = whole; i < width; ++i) {
-        const float p = std::exp(load_one(z + i) - m);
+        const float p = softmax_term(load_one(z + i) - m);
         tail += p;
         store_one(p, z + i);
       }
@@ -60,9 +60,9 @@ void AddSoftmaxTile(std::size_t rows, std::size_t columns, const float* logits, 
     for (std::size_t i = whole; i < columns; ++i) m = z[i] > m ? z[i] : m;
     VecF total = hn::Zero(d);
     for (std::size_t i = 0; i < whole; i += lanes)
-      total = hn::Add(total, exp(d, hn::Sub(load(d, z + i), hn::Set(d, m))));
+      total = hn::Add(total, softmax_term(d, hn::Sub(load(d, z + i), hn::Set(d, m))));
     float added = hn::GetLane(hn::SumOfLanes(d, total));
-    for (std::size_t i = whole; i < columns; ++i) added += std::exp(z[i] - m);
+    for (std::size_t i = whole; i < columns; ++i) added += softmax_term(z[i] - m);
     sum[row] = sum[row] * std::exp(highest[row] - m) + added;
     highest[row] = m;
   }
@@ -77,8 +77,9 @@ void SoftmaxGradientTile(std::size_t rows, std::size_t columns, const float* log
     const float* const z = logits + row * stride;
     std::uint16_t* const out = p + row * p_stride;
     for (std::size_t i = 0; i < whole; i += lanes)
-      store(hn::Mul(exp(d, hn::Sub(load(d, z + i), hn::Set(d, logsumexp[row]))), hn::Set(d, factor)), d, out + i);
-    for (std::size_t i = whole; i < columns; ++i) store_one(factor * std::exp(z[i] - logsumexp[row]), out + i);
+      store(hn::Mul(softmax_term(d, hn::Sub(load(d, z + i), hn::Set(d, logsumexp[row]))), hn::Set(d, factor)), d,
+            out + i);
+    for (std::size_t i = whole; i < columns; ++i) store_one(factor * softmax_term(z[i] - logsumexp[row]), out + i);
     if (columns % 2 != 0) out[columns] = 0;
     const std::int64_t correct = target[row] - first_column;
     if (correct >= 0 && correct < static_cast<std::int64_t>(columns))

@@ -25,7 +25,7 @@ constexpr std::size_t kSlots = 8;
 using Wide = hn::CappedTag<double, kSlots>;
 using One = hn::CappedTag<double, 1>;
 
-enum Sum { kSlope, kReferenceSlope, kChange, kShift, kGradient, kBad, kSums };
+enum Sum { kSlope, kReferenceSlope, kChange, kShift, kBad, kSums };
 enum Largest { kChangeMax, kShiftMax, kWeightMax, kGradientMax, kGradientMinNegated, kBound, kLargest };
 
 template <class D>
@@ -95,7 +95,6 @@ struct Measuring {
     const auto add = [&](Sum k, hn::Vec<D> v) HWY_ATTR { to.sum[k] = hn::Add(to.sum[k], v); };
     const auto largest = [&](Largest k, hn::Vec<D> v) HWY_ATTR { to.largest[k] = hn::Max(to.largest[k], v); };
     const auto g = load(d, s.gradient + i);
-    add(kGradient, hn::Abs(g));
     add(kBad, hn::IfThenZeroElse(hn::IsFinite(g), hn::Set(d, 1.0)));
     largest(kGradientMax, g);
     largest(kGradientMinNegated, hn::Neg(g));
@@ -169,7 +168,6 @@ HWY_INLINE void Measure(const PairSlice<T>& s, Measurement& out) {
   out.shift = sum[kShift][0];
   out.shift_max = largest[kShiftMax][0];
   out.weight_max = largest[kWeightMax][0];
-  out.gradient = sum[kGradient][0];
   out.gradient_max = largest[kGradientMax][0];
   out.gradient_min = -largest[kGradientMinNegated][0];
   out.bound = largest[kBound][0];
@@ -285,7 +283,6 @@ void Measurement::merge(const Measurement& other) {
   shift += other.shift;
   shift_max = std::max(shift_max, other.shift_max);
   weight_max = std::max(weight_max, other.weight_max);
-  gradient += other.gradient;
   gradient_max = std::max(gradient_max, other.gradient_max);
   gradient_min = std::min(gradient_min, other.gradient_min);
   bound = std::max(bound, other.bound);

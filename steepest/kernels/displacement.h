@@ -50,7 +50,6 @@ struct Measurement {
   double shift = 0;            ///< ||u||_1
   double shift_max = 0;        ///< ||u||_inf
   double weight_max = 0;       ///< ||x||_inf
-  double gradient = 0;         ///< ||g||_1
   double gradient_max = -std::numeric_limits<double>::infinity();
   double gradient_min = std::numeric_limits<double>::infinity();
   double bound = 0;  ///< largest |g_i - r_i| that any r with the known signs and extremes can have (section 5)

@@ -7,6 +7,7 @@
 
 #include <cmath>
 
+#include "steepest/base/parallel.h"
 #include "steepest/kernels/dispatch.h"
 #include "steepest/kernels/elementwise-inl.h"
 #include "steepest/kernels/float_mode.h"
@@ -16,6 +17,7 @@ namespace steepest {
 namespace HWY_NAMESPACE {
 namespace {
 namespace ew = elementwise;
+namespace hn = hwy::HWY_NAMESPACE;
 
 // Functors instead of lambdas: lambdas would not inherit the instruction set's target attribute.
 template <class DirectionPolicy, class S>
@@ -56,6 +58,20 @@ void Remember(const MemoryNumbers& memory, const Slice& slice) {
   ew::with_memory(memory, RunRemember{slice});
 }
 
+struct StoreSigns {
+  const float* h;
+  ew::SignOf sign;
+  float* out;
+  template <class D>
+  HWY_INLINE void operator()(D d, std::size_t i) const {
+    hn::StoreU(sign(d, hn::LoadU(d, h + i)), d, out + i);
+  }
+  HWY_INLINE void prefetch(std::size_t i) const { ew::ahead(h + i); }
+};
+void Signs(std::size_t n, const float* h, const StepNumbers& step, float* out) {
+  ew::each(n, StoreSigns{h, ew::SignOf(step), out});
+}
+
 }  // namespace
 }  // namespace HWY_NAMESPACE
 }  // namespace steepest
@@ -66,6 +82,7 @@ namespace steepest {
 HWY_EXPORT(StepF32);
 HWY_EXPORT(StepBf16Gradient);
 HWY_EXPORT(Remember);
+HWY_EXPORT(Signs);
 
 MemoryNumbers memory_numbers(Memory kind, double beta1, double beta2, double eps, std::uint64_t t,
                              bool bias_correction) {
@@ -107,6 +124,15 @@ void fused_step(const MemoryNumbers& memory, Direction direction, const StepNumb
 void fused_remember(const MemoryNumbers& memory, const Slice& slice) {
   const FloatMode mode;
   STEEPEST_DISPATCH(Remember)(memory, slice);
+}
+
+void signs_of(std::size_t n, const float* h, float dead_zone, float* out) {
+  const StepNumbers step = {.dead_zone = dead_zone};
+  const auto run = STEEPEST_DISPATCH(Signs);
+  parallel_chunks(n, std::size_t{1} << 15, [&](std::size_t begin, std::size_t end) {
+    const FloatMode mode;
+    run(end - begin, h + begin, step, out + begin);
+  });
 }
 
 }  // namespace steepest

@@ -98,6 +98,10 @@ void fused_step(const MemoryNumbers& memory, Direction direction, const StepNumb
 /// gradient <- h, in place; the memory is updated. For directions that need whole matrices.
 void fused_remember(const MemoryNumbers& memory, const Slice& slice);
 
+/// out <- -1, 0 or +1, the signs of n numbers, with 0 for |h| <= dead_zone. out may be h. Uses all threads unless
+/// called inside a parallel region.
+void signs_of(std::size_t n, const float* h, float dead_zone, float* out);
+
 /// Signs of h as bits from first_bit on (contract of pack_signs); the memory is updated, weights are not touched.
 void fused_pack(const MemoryNumbers& memory, const Slice& slice, std::uint64_t t, ZeroRule rule, std::uint64_t* words,
                 std::size_t first_bit, float dead_zone = 0);

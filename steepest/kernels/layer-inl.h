@@ -1,4 +1,4 @@
-// Per-target helpers of the layer kernels: interleaving, single elements, exp. Included once per
+// Per-target helpers of the layer kernels: interleaving, single elements, exp, softmax. Included once per
 // instruction set by Highway's foreach_target, therefore without `#pragma once`.
 #if defined(STEEPEST_KERNELS_LAYER_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef STEEPEST_KERNELS_LAYER_INL_H_
@@ -7,6 +7,7 @@
 #define STEEPEST_KERNELS_LAYER_INL_H_
 #endif
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -77,6 +78,16 @@ HWY_INLINE VecF exp(Floats d, VecF x) {
   p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
   const VecF result = hn::BitCast(d, hn::Add(hn::BitCast(i, p), hn::ShiftLeft<23>(hn::NearestInt(whole))));
   return hn::IfThenElse(hn::IsNaN(x), x, result);
+}
+
+/// Terms of a softmax: e^x, and 0 below e^-64 (2e-28), which no sum feels. Smaller ones times a gradient would be
+/// denormal, and each vector of such products takes a hundred times as long.
+constexpr float kSmallestExponent = -64.0f;
+HWY_INLINE VecF softmax_term(Floats d, VecF x) {
+  return hn::IfThenElseZero(hn::Not(hn::Lt(x, hn::Set(d, kSmallestExponent))), exp(d, x));
+}
+HWY_INLINE float softmax_term(float x) {
+  return x < kSmallestExponent ? 0.0f : std::exp(x);
 }
 
 }  // namespace HWY_NAMESPACE

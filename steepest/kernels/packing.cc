@@ -10,47 +10,12 @@
 #define HWY_TARGET_INCLUDE "steepest/kernels/packing.cc"
 #include "hwy/foreach_target.h"
 #include "steepest/kernels/layer-inl.h"
+#include "steepest/kernels/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace steepest {
 namespace HWY_NAMESPACE {
 namespace {
-
-// Shuffles work on blocks of 128 bits: they exist in every vector instruction set and are cheap.
-
-/// out[c * out_stride + r] = source[r * stride + c] for a 4 x 4 block of 32-bit values.
-template <class Word>
-HWY_INLINE void transpose_4x4(const Word* source, std::size_t stride, Word* out, std::size_t out_stride) {
-#if HWY_TARGET != HWY_SCALAR
-  const hn::Full128<Word> d;
-  const hn::Full128<std::uint64_t> q;
-  const auto r0 = hn::LoadU(d, source), r1 = hn::LoadU(d, source + stride);
-  const auto r2 = hn::LoadU(d, source + 2 * stride), r3 = hn::LoadU(d, source + 3 * stride);
-  const auto low01 = hn::BitCast(q, hn::InterleaveLower(d, r0, r1)),
-             high01 = hn::BitCast(q, hn::InterleaveUpper(d, r0, r1));
-  const auto low23 = hn::BitCast(q, hn::InterleaveLower(d, r2, r3)),
-             high23 = hn::BitCast(q, hn::InterleaveUpper(d, r2, r3));
-  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(q, low01, low23)), d, out);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(q, low01, low23)), d, out + out_stride);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveLower(q, high01, high23)), d, out + 2 * out_stride);
-  hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(q, high01, high23)), d, out + 3 * out_stride);
-#else
-  for (std::size_t r = 0; r < 4; ++r)
-    for (std::size_t c = 0; c < 4; ++c) out[c * out_stride + r] = source[r * stride + c];
-#endif
-}
-
-template <class Word>
-void transpose_words(std::size_t rows, std::size_t columns, const Word* source, std::size_t stride, Word* out,
-                     std::size_t out_stride) {
-  const std::size_t whole_rows = rows / 4 * 4, whole_columns = columns / 4 * 4;
-  for (std::size_t c = 0; c < whole_columns; c += 4)
-    for (std::size_t r = 0; r < whole_rows; r += 4)
-      transpose_4x4(source + r * stride + c, stride, out + c * out_stride + r, out_stride);
-  for (std::size_t r = 0; r < rows; ++r)
-    for (std::size_t c = r < whole_rows ? whole_columns : 0; c < columns; ++c)
-      hwy::CopyBytes<sizeof(Word)>(source + r * stride + c, out + c * out_stride + r);
-}
 
 /// 8 x 8 block of 16-bit values, in three rounds of interleaving.
 HWY_INLINE void transpose_8x8(const std::uint16_t* source, std::size_t stride, std::uint16_t* out,
@@ -142,8 +107,8 @@ void columns_packed(std::size_t k, std::size_t n, const T* source, std::size_t s
     // A pair of neighbours in a row is one 32-bit word: the panel is the transposed matrix of words.
     std::uint16_t* const out = packed + first * even;
     if (real < width) std::memset(out, 0, even * width * sizeof *out);
-    transpose_words(real, even / 2, reinterpret_cast<const std::uint32_t*>(buffer.data()), even / 2,
-                    reinterpret_cast<std::uint32_t*>(out), width);
+    transposing::transpose_words(real, even / 2, reinterpret_cast<const std::uint32_t*>(buffer.data()), even / 2,
+                                 reinterpret_cast<std::uint32_t*>(out), width);
   });
 }
 
@@ -185,7 +150,7 @@ void AddTransposedTile(std::size_t rows, std::size_t columns, const float* tile,
   const Floats d;
   const std::size_t lanes = hn::Lanes(d);
   std::vector<float> turned(columns * rows);
-  transpose_words(rows, columns, tile, tile_stride, turned.data(), rows);
+  transposing::transpose_words(rows, columns, tile, tile_stride, turned.data(), rows);
   for (std::size_t column = 0; column < columns; ++column) {
     const float* const from = turned.data() + column * rows;
     float* const to = out + column * out_stride;

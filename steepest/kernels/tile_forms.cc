@@ -11,6 +11,7 @@
 
 #include "steepest/kernels/elementwise-inl.h"
 #include "steepest/kernels/layer-inl.h"
+#include "steepest/kernels/transpose-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace steepest {
@@ -49,43 +50,6 @@ HWY_INLINE void copy_row(const std::uint16_t* from, std::size_t size, std::uint1
   for (std::size_t i = 0; i < size; i += hn::Lanes(d)) hn::StoreU(hn::LoadU(d, from + i), d, to + i);
 }
 
-// out[c * out_stride + r] = source[r * stride + c] for rows and cols that are multiples of 4, in 32-bit words.
-template <class Word>
-void transpose_words(std::size_t rows, std::size_t cols, const Word* source, std::size_t stride, Word* out,
-                     std::size_t out_stride) {
-#if HWY_TARGET != HWY_SCALAR
-  const hn::CappedTag<Word, 16> d;
-  const hn::Repartition<std::uint64_t, decltype(d)> q;
-  const hn::Full128<Word> part;
-  constexpr std::size_t kBlocks = hn::MaxLanes(d) / 4;  // 128-bit blocks; interleaving stays inside each
-  HWY_ALIGN Word turned[4][4 * kBlocks];
-  std::size_t c = 0;
-  for (; c + 4 * kBlocks <= cols; c += 4 * kBlocks) {
-    for (std::size_t r = 0; r < rows; r += 4) {
-      const Word* const from = source + r * stride + c;
-      const auto r0 = hn::LoadU(d, from), r1 = hn::LoadU(d, from + stride);
-      const auto r2 = hn::LoadU(d, from + 2 * stride), r3 = hn::LoadU(d, from + 3 * stride);
-      const auto low01 = hn::BitCast(q, hn::InterleaveLower(d, r0, r1));
-      const auto high01 = hn::BitCast(q, hn::InterleaveUpper(d, r0, r1));
-      const auto low23 = hn::BitCast(q, hn::InterleaveLower(d, r2, r3));
-      const auto high23 = hn::BitCast(q, hn::InterleaveUpper(d, r2, r3));
-      hn::Store(hn::BitCast(d, hn::InterleaveLower(q, low01, low23)), d, turned[0]);
-      hn::Store(hn::BitCast(d, hn::InterleaveUpper(q, low01, low23)), d, turned[1]);
-      hn::Store(hn::BitCast(d, hn::InterleaveLower(q, high01, high23)), d, turned[2]);
-      hn::Store(hn::BitCast(d, hn::InterleaveUpper(q, high01, high23)), d, turned[3]);
-      for (std::size_t block = 0; block < kBlocks; ++block)
-        for (std::size_t k = 0; k < 4; ++k)
-          hn::StoreU(hn::Load(part, turned[k] + 4 * block), part, out + (c + 4 * block + k) * out_stride + r);
-    }
-  }
-#else
-  std::size_t c = 0;
-#endif
-  for (; c < cols; ++c)
-    for (std::size_t r = 0; r < rows; ++r)
-      hwy::CopyBytes<sizeof(Word)>(source + r * stride + c, out + c * out_stride + r);
-}
-
 std::uint32_t* words(std::uint16_t* p) {
   return reinterpret_cast<std::uint32_t*>(p);
 }
@@ -106,8 +70,9 @@ void StoreForms(std::size_t rows, std::size_t cols, std::size_t to_rows, std::si
     for (std::size_t r = 0; r < to_rows; r += 2)
       interleave(to_cols, value + r * kTile, value + (r + 1) * kTile, pairs + r * to_cols);
   // A pair is one 32-bit word; turning words turns pairs of one direction into rows of the other.
-  if (f.rows_t) transpose_words(to_rows / 2, to_cols, words(pairs), to_cols, words(f.rows_t), f.stride / 2);
-  if (f.pairs_t) transpose_words(to_rows, to_cols / 2, words(value), kTile / 2, words(f.pairs_t), to_rows);
+  if (f.rows_t)
+    transposing::transpose_words(to_rows / 2, to_cols, words(pairs), to_cols, words(f.rows_t), f.stride / 2);
+  if (f.pairs_t) transposing::transpose_words(to_rows, to_cols / 2, words(value), kTile / 2, words(f.pairs_t), to_rows);
 }
 
 struct MoveAlong {
@@ -133,7 +98,7 @@ void FinishTile(std::size_t rows, std::size_t cols, const TileSum& sum, bool tra
       const std::size_t first = r < rows ? cols : 0;
       std::memset(value + r * kTile + first, 0, (all_cols - first) * sizeof *value);
     }
-    transpose_words(all_rows, all_cols, value, kTile, turned, kTile);
+    transposing::transpose_words(all_rows, all_cols, value, kTile, turned, kTile);
     from = turned;
   }
   const std::size_t lines = transposed ? cols : rows, length = transposed ? rows : cols;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "steepest/kernels/cross_entropy.h"
@@ -87,7 +88,8 @@ void head_backward(const HeadShape& s, const Bits* hidden, const T* head, const 
       std::max(kTileRows, kPartialBytes / (kRanges * s.width * sizeof(float)) / kTileRows * kTileRows);
   const std::size_t sweep = std::min(most, s.rows), padded_width = (s.width + 15) / 16 * 16;
   const std::size_t row_blocks = blocks_of(sweep, kTileRows);
-  std::vector<float> partial(kRanges * sweep * padded_width);
+  // Only what a range has begun is read, and its first product overwrites.
+  const auto partial = std::make_unique_for_overwrite<float[]>(kRanges * sweep * padded_width);
   const TileBuffer turned = std::make_unique_for_overwrite<Bits[]>(row_blocks * s.width * kTileRows);
   std::vector<char> started(kRanges);
   for (std::size_t top = 0; top < s.rows; top += sweep) {
@@ -114,7 +116,7 @@ void head_backward(const HeadShape& s, const Bits* hidden, const T* head, const 
           const std::size_t width = panel_width(column, s.width);
           multiply_tile(rows, width, columns + columns % 2, p, kColumns,
                         backward.get() + column * (columns + columns % 2), width,
-                        partial.data() + (range * sweep + row) * padded_width + column, padded_width, started[range]);
+                        partial.get() + (range * sweep + row) * padded_width + column, padded_width, started[range]);
         }
         for (std::size_t column = 0; column < columns; column += kPanelWidth) {
           const std::size_t width = panel_width(column, columns);
@@ -133,7 +135,7 @@ void head_backward(const HeadShape& s, const Bits* hidden, const T* head, const 
       std::vector<float> total(padded_width * (end - begin), 0.0f);
       for (std::size_t range = 0; range < kRanges; ++range)
         if (started[range])
-          add_tile(1, total.size(), partial.data() + (range * sweep + begin) * padded_width, 0, total.data(), 0);
+          add_tile(1, total.size(), partial.get() + (range * sweep + begin) * padded_width, 0, total.data(), 0);
       store_tile(end - begin, s.width, total.data(), padded_width, grad_hidden + (top + begin) * s.width, s.width);
     });
   }

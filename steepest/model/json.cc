@@ -24,7 +24,11 @@ nlohmann::json parse_json(std::string_view text, std::string_view place) {
   try {
     return Json::parse(text, watch);
   } catch (const Json::exception& error) {
-    fail(place, "is not valid JSON (", error.what(), "); the file is damaged or of another kind");
+    // "[json.exception.parse_error.101] parse error at line 1, column 5: ..."
+    const std::string text = error.what();
+    const std::size_t at = text.find("at line "), end = text.find(':', at);
+    fail(place, "is not valid JSON", at == std::string::npos ? "" : " " + text.substr(at, end - at),
+         "; the file is damaged or of another kind");
   }
 }
 

@@ -136,6 +136,10 @@ LlamaConfig parse_llama_config(std::string_view text, std::string_view place) {
   if (reader.find("quantization_config"))
     fail(place, "has a quantization_config; only fp32, bf16 and fp16 weights are supported");
 
+  // transformers writes them all; without one its default would be a part of a model of 7 billion parameters.
+  for (const char* key : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"})
+    if (!reader.find(key)) fail(place, "has no ", key, "; a config.json must give all sizes of the model");
+
   LlamaConfig config;
   reader.read("vocab_size", config.vocab_size);
   reader.read("hidden_size", config.hidden_size);

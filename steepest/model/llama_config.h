@@ -44,9 +44,9 @@ const std::vector<std::string>& llama_preset_names();
 /// A shape of the ladder with the vocabulary of the tokenizer. Throws UsageError for an unknown name.
 LlamaConfig llama_preset(const std::string& name, std::int64_t vocab_size);
 
-/// Reads a config.json. `place` stands in messages. Throws Error for anything that this model cannot compute exactly as
-/// transformers does: biases, another activation, dropout, dynamic, yarn and longrope rotary scaling, quantised
-/// weights.
+/// Reads a config.json. `place` stands in messages. Throws Error where a size is missing, and for anything that this
+/// model cannot compute exactly as transformers does: biases, another activation, dropout, dynamic, yarn and longrope
+/// rotary scaling, quantised weights.
 LlamaConfig parse_llama_config(std::string_view json, std::string_view place);
 
 /// config.json as transformers reads it. `weights`: the type of the weights beside it, as torch names it.

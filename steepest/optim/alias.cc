@@ -17,10 +17,6 @@ bool bounded(double x) {
   return x > 0 && std::isfinite(x);
 }
 
-bool is_minmax(AliasEstimator estimator) {
-  return estimator == AliasEstimator::Minmax || estimator == AliasEstimator::MinmaxSigned;
-}
-
 }  // namespace
 
 void validate(const AliasNumbers& n) {
@@ -214,8 +210,13 @@ std::optional<std::string> AliasRule::take_warning() {
   const int skipped = std::popcount(state_.recent_skips);
   if (warned_ || 2 * skipped <= kRecent || state_.refreshes < kRecent) return std::nullopt;
   warned_ = true;
-  return concat("[optimizer] ", skipped, " of the last ", kRecent,
-                " refreshes of the step size saw no displacement; use sample = \"same\", or an odd gap");
+  const char* const advice = numbers_.sample == AliasSample::Consecutive ? "use sample = \"same\", or an odd gap"
+                             : numbers_.option == AliasOption::I
+                                 ? "the steps are lost in the rounding of the weights, use a larger d0"
+                                 : "the steps are lost in the rounding of the weights, use a smaller L0 or a larger "
+                                   "gamma_max";
+  return concat("[optimizer] ", skipped, " of the last ", kRecent, " refreshes of the step size saw no displacement; ",
+                advice);
 }
 
 void PaperScale::update(double beta2, double q) {

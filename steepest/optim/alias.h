@@ -27,6 +27,9 @@ enum class AliasPair { Backward, Forward };
 ///   Minmax        bound / ||u||_1, bound >= ||dg||_inf from the extremes of both gradients; gamma = sqrt(F/eta) / n
 ///   MinmaxSigned  the same with the signs of g_prev in the bound
 enum class AliasEstimator { Full, Directional, Minmax, MinmaxSigned };
+constexpr bool is_minmax(AliasEstimator estimator) {
+  return estimator == AliasEstimator::Minmax || estimator == AliasEstimator::MinmaxSigned;
+}
 
 struct AliasNumbers {
   AliasOption option = AliasOption::II;
@@ -42,7 +45,7 @@ struct AliasNumbers {
   AliasEstimator estimator = AliasEstimator::Full;
   std::int64_t gamma_lag = 0;   ///< 1: step with the previous gamma
   std::int64_t warmup = 0;      ///< steps during which gamma is at most gamma_max (t+1)/warmup
-  bool estimator_clip = false;  ///< the estimators see gradients clipped to l2 norm 1
+  bool estimator_clip = false;  ///< the estimators see gradients clipped to l2 norm 1, that of all gradients together
 
   bool operator==(const AliasNumbers&) const = default;
 };

@@ -26,10 +26,6 @@ enum class Shift {
   Gradient,   // signs of the gradient, before it is overwritten
 };
 
-bool is_minmax(const AliasNumbers& n) {
-  return n.estimator == AliasEstimator::Minmax || n.estimator == AliasEstimator::MinmaxSigned;
-}
-
 Shift shift_of(const AliasNumbers& n, const AliasTensor& tensor) {
   const bool consecutive = n.sample == AliasSample::Consecutive;
   const bool far = consecutive ? n.gap > 1 : n.pair == AliasPair::Backward;
@@ -60,6 +56,12 @@ at::Tensor floats(std::size_t size) {
   return at::zeros({static_cast<std::int64_t>(size)}, at::kFloat);
 }
 
+void copy(std::span<const float> from, float* to) {
+  parallel_chunks(from.size(), kMeasureWindow, [&](std::size_t begin, std::size_t end) {
+    std::memcpy(to + begin, from.data() + begin, (end - begin) * sizeof(float));
+  });
+}
+
 }  // namespace
 
 double alias_state_bytes(const AliasNumbers& n, const AliasTensor& tensor) {
@@ -70,7 +72,8 @@ double alias_state_bytes(const AliasNumbers& n, const AliasTensor& tensor) {
   return bytes;
 }
 
-AliasStep::AliasStep(const AliasNumbers& numbers, std::vector<AliasTensor> tensors, std::size_t vote_bits)
+AliasStep::AliasStep(const AliasNumbers& numbers, std::vector<AliasTensor> tensors, std::size_t vote_bits,
+                     std::vector<std::span<float>> others)
     : rule_(
           numbers,
           [&] {
@@ -79,7 +82,8 @@ AliasStep::AliasStep(const AliasNumbers& numbers, std::vector<AliasTensor> tenso
             return coordinates;
           }(),
           std::numeric_limits<float>::epsilon()),
-      tensors_(std::move(tensors)) {
+      tensors_(std::move(tensors)),
+      others_(std::move(others)) {
   bool decided = false;
   for (std::size_t i = 0; i < tensors_.size(); ++i) {
     const AliasTensor& t = tensors_[i];
@@ -107,10 +111,6 @@ AliasStep::AliasStep(const AliasNumbers& numbers, std::vector<AliasTensor> tenso
   scalars_ = floats(2 * AliasState::kNumbers);
   locals_ = floats(sizeof(Local) / sizeof(float));
   sync();
-}
-
-bool AliasStep::minmax() const {
-  return is_minmax(numbers());
 }
 
 bool AliasStep::measures_after_update() const {
@@ -201,7 +201,7 @@ AliasMeans AliasStep::agree(const Measurement& m, double change, double referenc
   share.has_reference = !consecutive() || local_.has_reference != 0;
   if (vote_words_ == 0) return AliasMeans::of({&share, 1});
   share.has_reference = share.has_reference && std::isfinite(change) && std::isfinite(reference_slope);
-  if (!std::isfinite(share.slope)) share.slope = 0;  // of a second gradient, where it is not used
+  if (!std::isfinite(share.slope)) share.slope = 0;  // of a second gradient, whose pair is left out
   if (!ranks_.sum) fail("optimizer", "the ranks of a vote cannot agree on the step size; call set_ranks() first");
   std::array<double, AliasShare::kTerms> terms = share.terms();
   ranks_.sum(terms);
@@ -209,7 +209,7 @@ AliasMeans AliasStep::agree(const Measurement& m, double change, double referenc
 }
 
 void AliasStep::add_pair(const Measurement& m, double change, double reference_slope, bool slope) {
-  const AliasMeans means = agree(m, change, reference_slope);
+  const AliasMeans means = agree(m, m.non_finite > 0 ? std::nan("") : change, reference_slope);
   if (slope) rule_.add_slope(means.slope);
   if (!means.has_pair) return;
   const double largest = units_ ? largest_scale_ : m.shift_max / rule_.state().gamma_step;
@@ -262,7 +262,7 @@ bool AliasStep::needs_gradient(double loss) {
   }
   if (option_one()) rule_.add_slope(agree(measure_group(&AliasStep::live, nullptr, true, false), 0, 0).slope);
   if (!backward() || !rule_.refresh_due()) return ready();
-  copy_out(spare_, false);
+  keep_batch();
   swap_weights();
   phase_ = Phase::Behind;
   return true;
@@ -312,7 +312,7 @@ void AliasStep::compare_stored() {
 void AliasStep::start(double loss) {
   rule_.start(loss);
   if (!rule_.probe(0)) return;
-  copy_out(spare_, false);
+  keep_batch();
   copy_out(backup_, true);
   if (vote_words_ == 0) return;
   if (!ranks_.vote) fail("optimizer", "the ranks of a vote cannot agree on the step size; call set_ranks() first");
@@ -362,11 +362,25 @@ void AliasStep::probed() {
   Measurement m;
   for (const Measurement& part : parts) m.merge(part);
   local_.has_reference = 1;
-  const AliasMeans means = agree(m, minmax() ? m.change_max : m.change, 0);
+  const double change = minmax() ? m.change_max : m.change;
+  const AliasMeans means = agree(m, m.non_finite > 0 ? std::nan("") : change, 0);
   rule_.probed(tau_, means.has_pair ? means.change : std::nan(""), m.shift);
 }
 
-/// Weights and gradient of the batch as they were before the pair or the probe.
+/// Copies the gradients of the batch, which the next evaluation writes over.
+void AliasStep::keep_batch() {
+  copy_out(spare_, false);
+  std::size_t size = 0;
+  for (const std::span<float> g : others_) size += g.size();
+  spare_others_ = at::empty({static_cast<std::int64_t>(size)}, at::kFloat);
+  float* to = spare_others_.data_ptr<float>();
+  for (const std::span<float> g : others_) {
+    copy(g, to);
+    to += g.size();
+  }
+}
+
+/// Weights and gradients of the batch as they were before the pair or the probe.
 void AliasStep::put_back() {
   for_pieces([&](std::size_t, const Piece& piece) {
     const AliasTensor& t = tensors_[piece.tensor];
@@ -374,9 +388,17 @@ void AliasStep::put_back() {
     if (backup_.defined()) std::memcpy(t.weights + piece.begin, backup_.data_ptr<float>() + at, bytes);
     if (spare_.defined()) std::memcpy(t.gradient + piece.begin, spare_.data_ptr<float>() + at, bytes);
   });
+  if (spare_others_.defined()) {
+    const float* from = spare_others_.data_ptr<float>();
+    for (const std::span<float> g : others_) {
+      copy({from, g.size()}, g.data());
+      from += g.size();
+    }
+  }
   backup_ = at::Tensor();
   first_vote_.clear();
   spare_ = at::Tensor();
+  spare_others_ = at::Tensor();
 }
 
 bool AliasStep::ready() {
@@ -411,10 +433,12 @@ void AliasStep::keep_planes() {
   }
 }
 
-/// To l2 norm 1 over the group, as the authors' runs do before they measure.
+/// The measured gradients as they are when all gradients together are clipped to l2 norm 1 (section 3.3, 10). Those
+/// outside of the group are only counted.
 void AliasStep::clip() {
   double squares = 0;
   for (const AliasTensor& t : tensors_) squares += sum_of_squares({t.gradient, t.size}).sum_of_squares;
+  for (const std::span<float> g : others_) squares += sum_of_squares(g).sum_of_squares;
   if (squares <= 1) return;
   for (const AliasTensor& t : tensors_) scale({t.gradient, t.size}, static_cast<float>(1 / std::sqrt(squares)));
 }

@@ -5,7 +5,7 @@
 //   consecutive, gap 1   full 4 (g_ref; u from its signs); directional 0.25 (two planes of signs), ema 0;
 //                        minmax 0 (option I: 0.25), ema 0; minmax_signed 0.25
 //   consecutive, gap > 1 4 (x_ref); full 4 more (g_ref); minmax_signed 0.25 more
-//   same, backward       4 (x_{t-1}), and a second gradient during a refresh
+//   same, backward       4 (x_{t-1}), and a second gradient during a refresh, of the roles outside of the group too
 //   same, forward        0 (option I: 0.25), ema 0; full also a second gradient during a refresh
 // A vote keeps its decision, 0.125, instead of signs. Directions other than the sign, and memories whose signs are not
 // kept, need x_{t-1}: 4 where it is not there already.
@@ -50,8 +50,10 @@ double alias_state_bytes(const AliasNumbers& numbers, const AliasTensor& tensor)
 
 class AliasStep {
  public:
-  /// `vote_bits`: length of the decided vote; 0 without one.
-  AliasStep(const AliasNumbers& numbers, std::vector<AliasTensor> tensors, std::size_t vote_bits);
+  /// `vote_bits`: length of the decided vote; 0 without one. `others`: the gradients outside of the group, which its
+  /// further gradients write over too; the update sees them as they were for the batch.
+  AliasStep(const AliasNumbers& numbers, std::vector<AliasTensor> tensors, std::size_t vote_bits,
+            std::vector<std::span<float>> others = {});
 
   void set_ranks(AliasRanks ranks) { ranks_ = std::move(ranks); }
   const AliasRule& rule() const { return rule_; }
@@ -105,7 +107,7 @@ class AliasStep {
 
   const AliasNumbers& numbers() const { return rule_.numbers(); }
   bool full() const { return numbers().estimator == AliasEstimator::Full; }
-  bool minmax() const;
+  bool minmax() const { return is_minmax(numbers().estimator); }
   bool signed_minmax() const { return numbers().estimator == AliasEstimator::MinmaxSigned; }
   bool consecutive() const { return numbers().sample == AliasSample::Consecutive; }
   bool forward() const { return !consecutive() && numbers().pair == AliasPair::Forward; }
@@ -132,6 +134,7 @@ class AliasStep {
   void keep_reference();
   void keep_planes();
   void clip();
+  void keep_batch();
   void put_back();
   void copy_out(at::Tensor& to, bool weights) const;
   void swap_weights();
@@ -140,6 +143,7 @@ class AliasStep {
 
   AliasRule rule_;
   std::vector<AliasTensor> tensors_;
+  std::vector<std::span<float>> others_;
   std::vector<std::size_t> offsets_, previous_offsets_, plane_words_;
   std::vector<Piece> pieces_;
   std::size_t size_ = 0, previous_size_ = 0, planes_size_ = 0, vote_words_ = 0;
@@ -153,7 +157,7 @@ class AliasStep {
   Local local_;
   Extremes fresh_;
   at::Tensor reference_, previous_, planes_, decided_;  // from step to step
-  at::Tensor spare_, backup_;                           // within one
+  at::Tensor spare_, backup_, spare_others_;            // within one
   std::vector<std::uint64_t> first_vote_;               // s_0 of the probe
   at::Tensor scalars_, locals_;                         // copies of rule_ and local_ for checkpoints
 };

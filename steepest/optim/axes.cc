@@ -94,7 +94,9 @@ std::span<const MemoryRow> memories() {
        0,
        1e-30,
        "R, C: averages of row and column sums of g^2 + eps, decay 1 - t^-0.8; u = g/sqrt(R C/sum R), "
-       "h = u/max(1, RMS(u)/d)"},
+       "h = u/max(1, RMS(u)/d)",
+       false,
+       adafactor_reads_weights},
       {"adam_mini",
        std::nullopt,
        remember_adam_mini,
@@ -154,7 +156,22 @@ std::span<const DirectionRow> directions() {
        "eta h_ij/sqrt(q_i s_j)",
        false,
        0.9},
-      {"mano", {}, map_mano, step_mano, {}, {}, 0.2, true, true, nullptr, "normalised(h - along x)"},
+      {"mano",
+       {},
+       map_mano,
+       step_mano,
+       {},
+       {},
+       0.2,
+       true,
+       true,
+       nullptr,
+       "normalised(h - along x)",
+       false,
+       0,
+       0,
+       false,
+       true},
       {"spectral",
        std::nullopt,
        map_spectral,
@@ -239,7 +256,9 @@ bool is_sign(const RoleRecipe& role) {
 
 bool is_scale_invariant(const RoleRecipe& role) {
   const MemoryRow& memory = find_memory(role.memory);
-  return memory.states.empty() && !memory.owns_gradient && role.dead_zone == 0 && role.noise == 0 &&
+  const RoleNumbers n = role_numbers(role);
+  const bool adds_decay = role.coupled_decay && role.weight_decay > 0;
+  return memory.states.empty() && !memory.owns_gradient && n.dead_zone == 0 && n.noise == 0 && !adds_decay &&
          find_direction(role.direction).scale_free;
 }
 
@@ -247,9 +266,17 @@ RoleNumbers role_numbers(const RoleRecipe& role) {
   const MemoryRow& memory = find_memory(role.memory);
   const bool one_beta = !memory.keys.empty() && memory.keys.front() == "momentum";
   const DirectionRow& direction = find_direction(role.direction);
-  return {(one_beta ? role.momentum : role.beta1).value_or(memory.beta1),
-          role.beta2.value_or(memory.beta2 != 0 ? memory.beta2 : direction.beta2), role.eps.value_or(memory.eps),
-          role.scale.value_or(direction.scale), role.momentum.value_or(one_beta ? memory.beta1 : direction.momentum)};
+  RoleNumbers n;
+  n.beta1 = (one_beta ? role.momentum : role.beta1).value_or(memory.beta1);
+  n.beta2 = role.beta2.value_or(memory.beta2 != 0 ? memory.beta2 : direction.beta2);
+  n.eps = role.eps.value_or(memory.eps);
+  n.scale = role.scale.value_or(direction.scale);
+  n.direction_momentum = role.momentum.value_or(one_beta ? memory.beta1 : direction.momentum);
+  if (uses_key(role, "dead_zone")) n.dead_zone = role.dead_zone;
+  if (uses_key(role, "noise")) n.noise = role.noise;
+  if (uses_key(role, "signum_warmup")) n.signum_warmup = role.signum_warmup;
+  if (uses_key(role, "bias_correction")) n.bias_correction = role.bias_correction;
+  return n;
 }
 
 double scale_factor(const RoleRecipe& role, std::size_t rows, std::size_t cols) {
@@ -273,10 +300,10 @@ void map_direction(const Operand& operand, float* out, Scratch& scratch) {
   if (!row.elementwise && !row.map)
     fail("optimizer", "direction \"", row.name, "\" cannot be stored: it depends on the step size");
   if (!row.elementwise) return row.map(operand, out, scratch);
-  // A step of length -1 from zero is the direction itself.
-  std::fill_n(out, operand.size(), 0.0f);
-  fused_step({}, *row.elementwise, {.lr = -1, .scale = 1, .weight_decay = 0},
-             {out, operand.h, nullptr, nullptr, operand.size()});
+  if (*row.elementwise == Direction::Sign)
+    signs_of(operand.size(), operand.h, static_cast<float>(role_numbers(operand.role).dead_zone), out);
+  else if (out != operand.h)
+    std::copy_n(operand.h, operand.size(), out);
 }
 
 std::vector<StateSpec> needed_states(const RoleRecipe& role) {

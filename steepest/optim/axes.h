@@ -18,6 +18,9 @@ struct RoleNumbers {
   double beta1 = 0, beta2 = 0, eps = 0, scale = 1;
   double direction_momentum =
       0;  ///< of the average that a direction keeps; where the memory has a momentum too, the same
+  double dead_zone = 0, noise = 0;  ///< 0 unless the direction is the sign
+  bool signum_warmup = false;       ///< false but for the memory ema before the sign
+  bool bias_correction = true;      ///< true but for the memory adam_hybrid
 };
 RoleNumbers role_numbers(const RoleRecipe& role);
 
@@ -31,6 +34,7 @@ struct MemoryRow {
   double beta1, beta2, eps;       ///< defaults
   std::string formula;            ///< of h, in terms of g
   bool owns_gradient = false;     ///< the momentum is kept in the gradient buffer: scaled by beta1 instead of zeroed
+  bool (*reads_weights)(const RoleRecipe& role) = nullptr;  ///< whether `remember` does; null: never
 };
 
 struct DirectionRow {
@@ -54,6 +58,7 @@ struct DirectionRow {
   double momentum = 0;         ///< default of the key momentum for a direction that keeps an average of its own
   double beta2 = 0;            ///< default, for directions with that key
   bool by_products = false;    ///< libtorch's matrix products: the bits differ between kinds of CPUs
+  bool reads_weights = false;  ///< whether `map` does
 };
 
 std::span<const MemoryRow> memories();
@@ -78,7 +83,7 @@ double scale_factor(const RoleRecipe& role, std::size_t rows, std::size_t cols);
 /// Whether scale_factor() has to be divided by operator_norm() of each direction.
 bool measures_operator_norm(const RoleRecipe& role);
 
-/// out <- D(h), whatever the row's kind.
+/// out <- D(h), whatever the row's kind; out may be h.
 void map_direction(const Operand& operand, float* out, Scratch& scratch);
 
 /// The specs of both axes that this role needs, memory first.

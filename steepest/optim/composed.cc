@@ -79,11 +79,11 @@ std::vector<float> composed_memory(const RoleRecipe& role, std::uint64_t t, Comp
     return h;
   }
   const Memory kind = *row.elementwise;
-  const MemoryNumbers n = memory_numbers(kind, numbers.beta1, numbers.beta2, numbers.eps, t);
+  const MemoryNumbers n = memory_numbers(kind, numbers.beta1, numbers.beta2, numbers.eps, t, numbers.bias_correction);
   std::vector<float>& first = p.memory[0];
   std::vector<float>& second = p.memory[1];
   if (kind == Memory::None) return h;
-  if (role.signum_warmup && t <= signum_warmup_steps(numbers.beta1)) {
+  if (numbers.signum_warmup && t <= signum_warmup_steps(numbers.beta1)) {
     blend(n.beta1, first, n.rest1, p.gradient);
     return h;
   }

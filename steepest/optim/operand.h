@@ -38,8 +38,8 @@ struct Operand {
   std::size_t size() const { return rows * cols; }
 };
 
-/// Memory of one thread for whole tensors: arrays that grow to the largest size asked for and are kept; their content
-/// is left over from the last use.
+/// Memory of one thread for whole tensors, one after the other: arrays that grow to the largest size asked for; their
+/// content is left over from the last use.
 class Scratch {
  public:
   DiagonalScratch diagonal;

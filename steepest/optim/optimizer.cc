@@ -26,9 +26,14 @@ struct Optimizer::Impl {
 
   void start_alias() {
     std::vector<AliasTensor> group;
+    std::vector<std::span<float>> others;
     for (std::size_t i = 0; i < buffers.count(); ++i) {
       const RoleRecipe& role = buffers.role(i);
-      if (!role.main || buffers.size(i) == 0) continue;
+      if (buffers.size(i) == 0) continue;
+      if (!role.main) {
+        others.emplace_back(buffers.gradient(i), buffers.size(i));
+        continue;
+      }
       const Placement& place = buffers.place(i);
       const Slice slice = buffers.slice(i);
       AliasTensor t;
@@ -39,7 +44,7 @@ struct Optimizer::Impl {
       t.unit = is_sign(role) && role.scaling != "opnorm";
       t.signs_of_gradient = follows_signs_of(role, "none");
       t.momentum = follows_signs_of(role, "ema") ? slice.first : nullptr;
-      t.intact = buffers.memory(i).elementwise && buffers.direction(i).elementwise && role.noise == 0 &&
+      t.intact = buffers.memory(i).elementwise && buffers.direction(i).elementwise && role_numbers(role).noise == 0 &&
                  !role.coupled_decay && role.scaling != "opnorm";
       t.scale = static_cast<float>(scale_factor(role, place.shape.rows, place.shape.cols));
       t.decay = role.coupled_decay ? 0 : static_cast<float>(role.weight_decay);
@@ -47,7 +52,8 @@ struct Optimizer::Impl {
       t.vote_bit = place.voted ? place.gradient - buffers.layout.mean_size : 0;
       group.push_back(std::move(t));
     }
-    alias = std::make_unique<AliasStep>(buffers.recipe.alias, std::move(group), buffers.layout.voted_size);
+    alias = std::make_unique<AliasStep>(buffers.recipe.alias, std::move(group), buffers.layout.voted_size,
+                                        std::move(others));
   }
 
   void start_paper_scale() {
@@ -70,12 +76,15 @@ struct Optimizer::Impl {
     if (buffers.parameters[i].value.dim() < 2) return;
     const RoleRecipe& role = buffers.role(i);
     const PlannedParameter& shape = buffers.place(i).shape;
-    std::vector<float> random(shape.size());
-    random_second_moment(
-        role.v0_sigma, role.v0_c, static_cast<double>(shape.cols), static_cast<double>(shape.rows),
-        {.seed = buffers.recipe.seed, .tensor = static_cast<std::uint32_t>(i), .purpose = Purpose::SecondMoment},
-        random);
-    add(buffers.state(i, 1), random);
+    const StreamKey key = {
+        .seed = buffers.recipe.seed, .tensor = static_cast<std::uint32_t>(i), .purpose = Purpose::SecondMoment};
+    std::array<float, 4096> random;
+    for (std::size_t at = 0; at < shape.size(); at += random.size()) {
+      const std::size_t count = std::min(random.size(), shape.size() - at);
+      random_second_moment(role.v0_sigma, role.v0_c, static_cast<double>(shape.cols), static_cast<double>(shape.rows),
+                           key, std::span(random).first(count), at);
+      add(buffers.state(i, 1).subspan(at, count), std::span(random).first(count));
+    }
   }
 };
 
@@ -239,7 +248,7 @@ bool Optimizer::wants_observation() const {
 std::int64_t Optimizer::observation_batches() const {
   std::int64_t most = 0;
   for (const RoleRecipe& role : impl_->buffers.recipe.roles)
-    if (role.v0 == "observed") most = std::max(most, role.v0_batches);
+    if (uses_key(role, "v0_batches")) most = std::max(most, role.v0_batches);
   return most;
 }
 
@@ -247,8 +256,13 @@ void Optimizer::observe() {
   const Buffers& b = impl_->buffers;
   if (!wants_observation())
     fail("optimizer", "no second moment is to be observed; set v0 = \"observed\" on a role with memory adam");
-  for (std::size_t i = 0; i < b.count(); ++i)
-    if (impl_->observes(i)) observe_gradient<float>({b.gradient(i), b.size(i)}, b.state(i, 0), b.state(i, 1));
+  for (std::size_t i = 0; i < b.count(); ++i) {
+    if (!impl_->observes(i)) continue;
+    // A checkpoint from before the first update holds what an earlier run has observed.
+    for (const std::size_t k : {0, 1})
+      if (impl_->observed == 0) std::ranges::fill(b.state(i, k), 0.0f);
+    observe_gradient<float>({b.gradient(i), b.size(i)}, b.state(i, 0), b.state(i, 1));
+  }
   ++impl_->observed;
 }
 

@@ -33,7 +33,8 @@ struct StateTensor {
 };
 
 /// Update rule over all parameters: planned once, then the same few passes over memory each step. Results have the same
-/// bits for any number of threads and any instruction set.
+/// bits for any number of threads; and for any instruction set, but for directions of matrix products (spectral,
+/// normuon, swan), whose products are libtorch's and differ between kinds of CPUs.
 class Optimizer {
  public:
   /// `voted`: the recipe's aggregate is vote and several ranks take part; parameters with the direction sign are then

@@ -15,16 +15,16 @@ constexpr int kPowerIterations = 20;
 // Whether the memory is written over the gradient before the direction sees it, and not fused with it.
 bool remembers_first(const RoleRecipe& role) {
   return !find_memory(role.memory).elementwise || !find_direction(role.direction).elementwise ||
-         measures_operator_norm(role) || role.noise > 0;
+         measures_operator_norm(role) || role_numbers(role).noise > 0;
 }
 
 MemoryNumbers memory_of(const RoleRecipe& role, std::uint64_t updates) {
   const RoleNumbers n = role_numbers(role);
   const Memory kind = find_memory(role.memory).elementwise.value_or(Memory::None);
   // Lion with beta1 = 0 signs the gradient while it updates Signum's momentum.
-  if (role.signum_warmup && kind == Memory::Ema && updates < signum_warmup_steps(n.beta1))
+  if (n.signum_warmup && updates < signum_warmup_steps(n.beta1))
     return memory_numbers(Memory::Lion, 0, n.beta1, 0, updates + 1);
-  return memory_numbers(kind, n.beta1, n.beta2, n.eps, updates + 1, role.bias_correction);
+  return memory_numbers(kind, n.beta1, n.beta2, n.eps, updates + 1, n.bias_correction);
 }
 
 float scale_of(const Buffers& b, std::size_t i) {
@@ -35,23 +35,19 @@ const UpdateNumbers& of(const std::array<UpdateNumbers, 4>& numbers, Role role) 
   return numbers[static_cast<std::size_t>(role)];
 }
 
-// One step of a whole tensor with fp32 weights.
-void step_operand(const Operand& o, StepNumbers step, const DirectionRow& row, Scratch& scratch) {
-  const bool measure = measures_operator_norm(o.role);
-  if (row.step && !measure) return row.step(o, step, scratch);
+// The stored direction of a whole tensor; step.scale is divided by its operator norm where that is measured.
+float* direction_of(const Operand& o, StepNumbers& step, Scratch& scratch) {
   float* out = o.h;  // the gradient has done its work, unless momentum is kept in it
-  if (row.elementwise || find_memory(o.role.memory).owns_gradient) {
+  if (find_memory(o.role.memory).owns_gradient) {
     if (scratch.direction.size() < o.size()) scratch.direction.resize(o.size());
     out = scratch.direction.data();
   }
   map_direction(o, out, scratch);
-  if (measure) {
+  if (measures_operator_norm(o.role)) {
     const double norm = operator_norm(out, o.rows, o.cols, kPowerIterations, scratch.vectors);
     step.scale = norm > 0 ? static_cast<float>(step.scale / norm) : 0.0f;
   }
-  parallel_chunks(o.size(), WorkList::kWindow, [&](std::size_t begin, std::size_t end) {
-    fused_step({}, Direction::Identity, step, {o.weights + begin, out + begin, nullptr, nullptr, end - begin});
-  });
+  return out;
 }
 
 }  // namespace
@@ -84,7 +80,7 @@ std::array<UpdateNumbers, 4> Passes::numbers(std::uint64_t updates, double lr_fa
     n.direction = find_direction(role.direction).elementwise.value_or(Direction::Identity);
     n.step = {.lr = static_cast<float>(role.lr * lr_factor),
               .weight_decay = role.coupled_decay ? 0 : static_cast<float>(role.weight_decay),
-              .dead_zone = static_cast<float>(role.dead_zone)};
+              .dead_zone = static_cast<float>(role_numbers(role).dead_zone)};
   }
   return list;
 }
@@ -118,15 +114,15 @@ void Passes::prepare(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t 
   memories_[of_votes].run([&](const Piece& piece) { fused_remember(of(numbers, piece.role).memory, piece.slice); });
   std::vector<std::size_t> list;
   std::copy_if(tensor_memories_.begin(), tensor_memories_.end(), std::back_inserter(list), concerns);
-  for_each_tensor(list, [&](std::size_t i, Scratch& s) {
-    b.memory(i).remember(widened(b.memory_operand(i, updates + 1), i, s), s);
-  });
+  for_each_tensor(list, [&](std::size_t i, Scratch& scratch) { remember_tensor(i, updates, scratch); });
   for (std::size_t i = 0; i < b.count(); ++i) {
-    if (!concerns(i) || b.role(i).noise == 0) continue;
+    if (!concerns(i)) continue;
+    const double deviation = role_numbers(b.role(i)).noise;
+    if (deviation == 0) continue;
     // Workers that vote draw their own noise; replicas of an average must draw the same.
     const auto worker = static_cast<std::uint16_t>(of_votes ? rank_ : 0);
     const StreamKey key{b.recipe.seed, updates, static_cast<std::uint32_t>(i), worker, Purpose::Noise};
-    add_normal({b.gradient(i), b.size(i)}, key, 0, static_cast<float>(b.role(i).noise));
+    add_normal({b.gradient(i), b.size(i)}, key, 0, static_cast<float>(deviation));
   }
 }
 
@@ -184,6 +180,7 @@ void Passes::step(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t upd
     decided.await(k);
     voted_.run(decided.parts[k], apply);
   }
+  scratch_.clear();
 }
 
 void Passes::step_piece(const Piece& piece, const UpdateNumbers& n, std::uint64_t updates) const {
@@ -217,7 +214,7 @@ void Passes::apply_piece(const Piece& piece, const StepNumbers& numbers, std::ui
     move(piece.slice.weights);
 }
 
-// Functions of whole tensors see fp32 weights; 16-bit ones are widened into scratch memory.
+// 16-bit weights as fp32 numbers in scratch memory, for functions of whole tensors that read them.
 Operand Passes::widened(Operand o, std::size_t i, Scratch& scratch) const {
   if (const Bf16* const x = buffers_.bf16_weights(i)) {
     if (scratch.weights.size() < o.size()) scratch.weights.resize(o.size());
@@ -227,11 +224,35 @@ Operand Passes::widened(Operand o, std::size_t i, Scratch& scratch) const {
   return o;
 }
 
+void Passes::remember_tensor(std::size_t i, std::uint64_t updates, Scratch& scratch) const {
+  const MemoryRow& memory = buffers_.memory(i);
+  const Operand o = buffers_.memory_operand(i, updates + 1);
+  const bool reads = memory.reads_weights && memory.reads_weights(o.role);
+  memory.remember(reads ? widened(o, i, scratch) : o, scratch);
+}
+
+// 16-bit weights move window by window along a stored direction, unless there is none without the weights.
 void Passes::step_tensor(std::size_t i, StepNumbers step, std::uint64_t updates, Scratch& scratch) const {
-  const Operand o = widened(buffers_.direction_operand(i, updates + 1), i, scratch);
+  const DirectionRow& row = buffers_.direction(i);
+  Bf16* const narrow = buffers_.bf16_weights(i);
+  const Operand stored = buffers_.direction_operand(i, updates + 1);
+  const bool reads = row.reads_weights || (!row.elementwise && !row.map);
+  const Operand o = reads ? widened(stored, i, scratch) : stored;
   step.scale *= scale_of(buffers_, i);
-  step_operand(o, step, buffers_.direction(i), scratch);
-  if (Bf16* const x = buffers_.bf16_weights(i)) round_to_bf16(o.size(), o.weights, x, buffers_.rounding(i, updates, 0));
+  if (o.weights && row.step && !measures_operator_norm(o.role)) {
+    row.step(o, step, scratch);
+    if (narrow) round_to_bf16(o.size(), o.weights, narrow, buffers_.rounding(i, updates, 0));
+    return;
+  }
+  float* const direction = direction_of(o, step, scratch);
+  parallel_chunks(o.size(), WorkList::kWindow, [&](std::size_t begin, std::size_t end) {
+    if (narrow)
+      fused_step({}, Direction::Identity, step,
+                 TypedSlice<Bf16, float>{narrow + begin, direction + begin, nullptr, nullptr, end - begin},
+                 buffers_.rounding(i, updates, begin));
+    else
+      fused_step({}, Direction::Identity, step, {o.weights + begin, direction + begin, nullptr, nullptr, end - begin});
+  });
 }
 
 }  // namespace steepest

@@ -48,6 +48,7 @@ class Passes {
   void step_piece(const Piece& piece, const UpdateNumbers& numbers, std::uint64_t updates) const;
   void apply_piece(const Piece& piece, const StepNumbers& step, std::uint64_t updates,
                    std::span<const std::uint64_t> decided) const;
+  void remember_tensor(std::size_t i, std::uint64_t updates, Scratch& scratch) const;
   Operand widened(Operand operand, std::size_t i, Scratch& scratch) const;
   void step_tensor(std::size_t i, StepNumbers step, std::uint64_t updates, Scratch& scratch) const;
   template <class Body>
@@ -61,7 +62,7 @@ class Passes {
   WorkList steps_;                       // elementwise direction, with the memory in one pass unless it came before
   WorkList voted_;                       // packed, and later applied from bits; position = bit
   std::vector<std::size_t> directions_;  // whole tensors
-  std::vector<Scratch> scratch_;
+  std::vector<Scratch> scratch_;         // of each thread, within one step
 };
 
 }  // namespace steepest

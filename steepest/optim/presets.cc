@@ -360,6 +360,15 @@ std::span<const Preset> presets() {
   return table;
 }
 
+OptimizerRecipe recipe_of(const Preset& row) {
+  OptimizerRecipe recipe;
+  recipe.method = row.name;
+  recipe.roles = row.roles;
+  recipe.step = row.step;
+  recipe.alias = row.alias;
+  return recipe;
+}
+
 const Preset& find_preset(const std::string& name) {
   std::vector<std::string> known;
   for (const Preset& row : presets()) {

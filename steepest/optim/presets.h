@@ -24,6 +24,9 @@ struct Preset {
 
 std::span<const Preset> presets();
 
+/// The recipe that a row stands for.
+OptimizerRecipe recipe_of(const Preset& row);
+
 /// The row of that name. Throws UsageError naming the nearest known one.
 const Preset& find_preset(const std::string& name);
 

@@ -54,13 +54,7 @@ const char* role_name(Role role) {
 }
 
 OptimizerRecipe preset(const std::string& method) {
-  const Preset& row = find_preset(method);
-  OptimizerRecipe recipe;
-  recipe.method = row.name;
-  recipe.roles = row.roles;
-  recipe.step = row.step;
-  recipe.alias = row.alias;
-  return recipe;
+  return recipe_of(find_preset(method));
 }
 
 void set_key(OptimizerRecipe& recipe, const Key<RoleRecipe>& key, const KeyValue& value, std::string_view place) {
@@ -79,11 +73,10 @@ void validate(const OptimizerRecipe& recipe) {
   for (const auto& given : recipe.given) {
     const auto used = [&](Role role) { return uses_key(recipe.role(role), given.key); };
     if (std::any_of(given.roles.begin(), given.roles.end(), used)) continue;
+    for (const Role each : given.roles)
+      if (const std::string reason = idle_reason(recipe.role(each), given.key); !reason.empty())
+        fail_key(given.place, reason);
     const RoleRecipe& role = recipe.role(given.roles.front());
-    if (given.key == "tau" && contains(find_direction(role.direction).keys, "dead"))
-      fail_key(given.place, "is the floor of dead = \"mask\", but dead is \"none\"; set it or remove tau");
-    if (role.lagged && (given.key == "iterations" || given.key == "end" || given.key == "warm"))
-      fail_key(given.place, "is not used with lagged = true, which does one row step with stored columns; remove one");
     fail_key(given.place, "is not used by method ", recipe.method, ": ", given.key, " means nothing to memory \"",
              role.memory, "\" and direction \"", role.direction, "\"; remove it or choose another memory or direction");
   }
@@ -96,7 +89,7 @@ void validate(const OptimizerRecipe& recipe) {
                  "\" has no norm to scale; use \"rms\"");
   for (const Role r : kRoles)
     if (const RoleRecipe& role = recipe.role(r);
-        find_memory(role.memory).owns_gradient && (role.coupled_decay || role.noise > 0))
+        find_memory(role.memory).owns_gradient && (role.coupled_decay || role_numbers(role).noise > 0))
       fail_usage(section(r),
                  "memory is \"kept\", whose momentum lives in the gradient; coupled_decay and noise would stay in it");
   if (recipe.aggregate == "vote")

@@ -84,6 +84,10 @@ OptimizerRecipe preset(const std::string& method);
 /// nothing when the role's memory and direction do not use the key.
 const std::vector<Key<RoleRecipe>>& role_keys();
 
+/// Why a key that the role's memory or direction has is without effect beside its other keys, to stand behind the key's
+/// name in a message; empty if it has an effect, or if they do not have the key.
+std::string idle_reason(const RoleRecipe& role, const std::string& key);
+
 /// Whether the role's memory, direction or step makes something of the key.
 bool uses_key(const RoleRecipe& role, const std::string& key);
 
@@ -97,8 +101,8 @@ void set_key(OptimizerRecipe& recipe, const Key<OptimizerRecipe>& key, const Key
 bool measures_step(const OptimizerRecipe& recipe, Role role);
 
 /// Sets one key of [optimizer]: on every role it is meant for (lr, memory, direction, scale: the main roles;
-/// weight_decay: all roles but vectors; the others: all roles). Throws UsageError that begins with `place`,
-/// "[optimizer] lr".
+/// weight_decay: all roles but vectors; the others: all roles). It acts on those of them that make something of it,
+/// whatever the order of the keys. Throws UsageError that begins with `place`, "[optimizer] lr".
 void set_key(OptimizerRecipe& recipe, const Key<RoleRecipe>& key, const KeyValue& value, std::string_view place);
 
 /// Sets one key of [optimizer.ROLE]. Call it after the keys of [optimizer], which it overrides.

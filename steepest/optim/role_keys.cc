@@ -27,6 +27,18 @@ std::vector<std::string> polar_names() {
   return list;
 }
 
+// Whether the role's memory, direction or step has the key.
+bool has_key(const RoleRecipe& role, const std::string& key) {
+  static const std::vector<std::string> always = {"memory", "direction", "lr",           "weight_decay",
+                                                  "scale",  "scaling",   "coupled_decay"};
+  if (key == "signum_warmup") return role.memory == "ema" && is_sign(role);
+  if (contains(always, key) || contains(find_memory(role.memory).keys, key)) return true;
+  if (role.direction == "multinorm")
+    for (const DirectionRow* norm : norms_in(role.norms))
+      if (norm->map && contains(norm->keys, key)) return true;  // its signs have neither dead zone nor noise
+  return contains(find_direction(role.direction).keys, key);
+}
+
 std::vector<Key<RoleRecipe>> make_keys() {
   using R = RoleRecipe;
   std::vector<Key<R>> table = {
@@ -51,8 +63,8 @@ std::vector<Key<RoleRecipe>> make_keys() {
                    "[optimizer] changes it for the main roles"),
       keys::text(
           "scaling", &R::scaling, {"rms", "raw", "jordan", "opnorm", "fan_in"},
-          "what scale multiplies: rms, the direction with RMS 1; raw, with its norm 1 (rows, singular values ...); "
-          "jordan, raw times sqrt(max(1, d_out/d_in)); opnorm, raw times sqrt(d_out/d_in); fan_in, RMS 1/d_in"),
+          "what scale multiplies; rms: the direction with RMS 1; raw: with its norm 1 (rows, singular values ...); "
+          "jordan: raw times sqrt(max(1, d_out/d_in)); opnorm: raw times sqrt(d_out/d_in); fan_in: RMS 1/d_in"),
       keys::flag("coupled_decay", &R::coupled_decay,
                  "true adds weight_decay * x to the gradient, as signSGD's experiments did; default false: decoupled"),
       keys::number(
@@ -65,12 +77,13 @@ std::vector<Key<RoleRecipe>> make_keys() {
       keys::flag("bias_correction", &R::bias_correction, "of the memory adam_hybrid; default true"),
       keys::text(
           "v0", &R::v0, {"zero", "random", "observed"},
-          "start of the memory adam's second moment: zero; random, v0_c v0_sigma/(fan_in + fan_out) chi^2; observed, "
+          "start of the memory adam's second moment: zero; random: v0_c v0_sigma/(fan_in + fan_out) chi^2; observed: "
           "from v0_batches gradients before the first step; vectors start at zero unless observed"),
       keys::number("v0_sigma", &R::v0_sigma, 0, 1e12, "factor on v0; default 1"),
       keys::number("v0_c", &R::v0_c, 1, 2, "c of the random v0: 1 (paper) or 2 (a squared Xavier draw); default 1"),
       keys::text("v0_mode", &R::v0_mode, {"grad-mean-var", "grad-mean", "grad-mean-random"},
-                 "observed v0: mean^2 + batch * variance of the batch means; mean^2; or mean^2 + the random v0"),
+                 "observed v0; grad-mean-var: mean^2 + batch * variance of the batch means; grad-mean: mean^2; "
+                 "grad-mean-random: mean^2 + the random v0"),
       keys::number("v0_batches", &R::v0_batches, 1, 1e6, "batches that the observed v0 sees; default 40"),
       keys::number(
           "iterations", &R::iterations, 1, 100,
@@ -86,17 +99,21 @@ std::vector<Key<RoleRecipe>> make_keys() {
           "lagged", &R::lagged,
           "sinkhorn in one read of the gradient: columns as in the last step, then rows; untested by its authors; "
           "default false"),
-      keys::text("norms", &R::norms, {},
-                 "list of directions that multinorm applies in turn, for example \"row,spectral\"; default row,column"),
+      keys::text(
+          "norms", &R::norms, {},
+          "directions that multinorm applies in turn, with commas between, for example \"row,spectral\"; default "
+          "row,column"),
       keys::text("polar", &R::polar, polar_names(),
                  "coefficients of spectral's and normuon's matrix polynomials, or svd for the exact factor (slow); "
                  "default jordan"),
       keys::number("steps", &R::steps, 0, 100,
                    "polynomial steps of spectral, normuon and swan; default 0: as many as the set lists, swan 10"),
       keys::text("polar_precision", &R::polar_precision, {"auto", "fp32"},
-                 "matrix products of spectral and normuon: auto, bf16 where the CPU has units for it; or fp32"),
-      keys::text("whitening", &R::whitening, {"newton_schulz", "eigen"},
-                 "how swan whitens: coupled Newton-Schulz or the exact eigen-decomposition; default newton_schulz"),
+                 "matrix products of spectral and normuon; auto: bf16 where the CPU has units for it; fp32"),
+      keys::text(
+          "whitening", &R::whitening, {"newton_schulz", "eigen"},
+          "how swan whitens; newton_schulz: coupled Newton-Schulz; eigen: the exact eigen-decomposition; default "
+          "newton_schulz"),
       keys::number("clip_threshold", &R::clip_threshold, 1e-6, 1e6,
                    "d of the memory adafactor: updates with a larger RMS are scaled down to it; default 1"),
       keys::flag("scale_parameter", &R::scale_parameter,
@@ -122,17 +139,29 @@ std::vector<Key<RoleRecipe>> make_keys() {
 
 }  // namespace
 
+std::string idle_reason(const RoleRecipe& role, const std::string& key) {
+  const auto among = [&](std::initializer_list<const char*> list) {
+    return std::find(list.begin(), list.end(), key) != list.end() && has_key(role, key);
+  };
+  if (role.dead != "mask" && among({"tau"}))
+    return "is the floor of dead = \"mask\", but dead is \"none\"; set it or remove tau";
+  if (role.lagged && among({"iterations", "end", "warm"}) && has_key(role, "lagged"))
+    return "is not used with lagged = true, which does one row step with stored columns; remove one";
+  if (role.polar == "svd" && among({"steps", "polar_precision"}) && has_key(role, "polar"))
+    return "is not used with polar = \"svd\", the exact factor; remove one";
+  if (role.whitening == "eigen" && among({"steps"}) && has_key(role, "whitening"))
+    return "is not used with whitening = \"eigen\", which is exact; remove one";
+  const bool observed = role.v0 == "observed";
+  const bool random = role.v0 == "random" || (observed && role.v0_mode == "grad-mean-random");
+  if ((role.v0 == "zero" && among({"v0_sigma"})) || (!random && among({"v0_c"})) ||
+      (!observed && among({"v0_mode", "v0_batches"})))
+    return concat("has no part in v0 = \"", role.v0, observed ? concat("\" with v0_mode = \"", role.v0_mode) : "",
+                  "\"; remove it or set v0");
+  return {};
+}
+
 bool uses_key(const RoleRecipe& role, const std::string& key) {
-  static const std::vector<std::string> always = {"memory", "direction", "lr",           "weight_decay",
-                                                  "scale",  "scaling",   "coupled_decay"};
-  if (key == "signum_warmup") return role.memory == "ema" && is_sign(role);
-  if (key == "tau" && role.dead != "mask") return false;
-  if (role.lagged && (key == "iterations" || key == "end" || key == "warm")) return false;
-  if (contains(always, key) || contains(find_memory(role.memory).keys, key)) return true;
-  if (role.direction == "multinorm")
-    for (const DirectionRow* norm : norms_in(role.norms))
-      if (contains(norm->keys, key)) return true;
-  return contains(find_direction(role.direction).keys, key);
+  return has_key(role, key) && idle_reason(role, key).empty();
 }
 
 const std::vector<Key<RoleRecipe>>& role_keys() {

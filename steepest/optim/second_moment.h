@@ -12,9 +12,9 @@
 
 namespace steepest {
 
-/// v0 <- c * sigma / (fan_in + fan_out) * z^2 with z standard normal, element i from `key`.
+/// v0 <- c * sigma / (fan_in + fan_out) * z^2 with z standard normal; v0[i] is element first + i of `key`.
 void random_second_moment(double sigma, double c, double fan_in, double fan_out, const StreamKey& key,
-                          std::span<float> v0);
+                          std::span<float> v0, std::uint64_t first = 0);
 
 /// Adds one mini-batch's mean gradient to the statistics.
 template <class T>

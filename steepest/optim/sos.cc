@@ -3,12 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "steepest/base/error.h"
-
 namespace steepest {
 namespace {
 
-constexpr double kLargest = 1e3;
 constexpr int kMostGuards = 8;
 
 class Cache {
@@ -33,7 +30,7 @@ class Cache {
 /// Nothing: hi still is too small.
 std::optional<double> bisect(Cache& run, double lo, double hi) {
   if (hi <= run(hi).phi()) return std::nullopt;
-  if (lo > run(lo).phi()) return lo;
+  if (lo > run(lo).phi()) throw SosTooBig(lo);
   while (hi > 2 * lo) {
     const double middle = std::sqrt(lo * hi);
     (middle <= run(middle).phi() ? lo : hi) = middle;
@@ -49,14 +46,15 @@ double SosRun::phi() const {
 }
 
 SosResult sos_bisect(const SosEvaluate& evaluate, double smallest) {
-  if (!(smallest > 0 && smallest < kLargest))
-    fail_usage("sos", "the smallest step size is ", smallest, "; it must be positive and below ", kLargest);
+  if (!(smallest > 0 && smallest < kSosLargest))
+    fail_usage("sos", "the smallest step size is ", smallest, "; it must be positive and below ", kSosLargest);
   Cache run(evaluate);
   for (const int k : {2, 4, 8, 16}) {
-    const double hi = std::min(std::ldexp(smallest, 1 << std::min(k, 9)), kLargest);
+    const double hi = std::min(std::ldexp(smallest, 1 << std::min(k, 9)), kSosLargest);
     if (const auto gamma = bisect(run, smallest, hi)) return {*gamma, std::move(run.runs)};
   }
-  fail("sos", "even the step size ", kLargest, " is too small; the loss has no scale that constant steps could follow");
+  fail("sos", "even the step size ", kSosLargest,
+       " is too small; the loss has no scale that constant steps could follow");
 }
 
 SosResult sos_fixed_point(const SosEvaluate& evaluate, double guess, int runs) {

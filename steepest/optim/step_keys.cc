@@ -12,9 +12,20 @@ namespace {
 
 using Whole = Key<OptimizerRecipe>;
 
+/// Why a key has no effect on these numbers, to stand behind its name in a message; empty if it has one. d0 has one
+/// with option II too: it starts d, which is kept as a diagnostic (parameter_free.md 3.2).
+std::string idle_reason(const AliasNumbers& n, const std::string& key) {
+  if (key == "pair" && n.sample == AliasSample::Consecutive)
+    return "is not used with sample = \"consecutive\", where batches that follow each other are the pair; remove one";
+  if (key == "f_lower" && n.option == AliasOption::I)
+    return "is not used by option \"I\", which estimates the distance to the optimum; remove it, or set option to "
+           "\"II\"";
+  return {};
+}
+
 /// Keys of ALIAS are shown where they have an effect.
-std::optional<KeyValue> if_used(const OptimizerRecipe& recipe, std::optional<KeyValue> value) {
-  return recipe.step == "alias" ? std::move(value) : std::nullopt;
+std::optional<KeyValue> if_used(const OptimizerRecipe& recipe, const std::string& key, std::optional<KeyValue> value) {
+  return recipe.step == "alias" && idle_reason(recipe.alias, key).empty() ? std::move(value) : std::nullopt;
 }
 
 template <class V>
@@ -22,11 +33,13 @@ Whole number(const char* name, V AliasNumbers::*member, double low, double high,
   const Key<AliasNumbers> inner = keys::number(name, member, low, high, doc);
   return {name, doc,
           [inner](OptimizerRecipe& r, const KeyValue& v, std::string_view place) { inner.set(r.alias, v, place); },
-          [inner](const OptimizerRecipe& r) { return if_used(r, inner.get(r.alias)); }};
+          [inner](const OptimizerRecipe& r) { return if_used(r, inner.name, inner.get(r.alias)); }};
 }
 
 template <class E>
 Whole choice(const char* name, E AliasNumbers::*member, std::vector<std::pair<std::string, E>> names, const char* doc) {
+  std::vector<std::string> words;
+  for (const auto& [text, entry] : names) words.push_back(text);
   const auto set = [member, names](OptimizerRecipe& r, const KeyValue& value, std::string_view place) {
     const auto* given = std::get_if<std::string>(&value);
     if (!given) fail_key(place, "is ", to_toml(value), "; it must be a string");
@@ -40,12 +53,12 @@ Whole choice(const char* name, E AliasNumbers::*member, std::vector<std::pair<st
     }
     fail_key(place, "is \"", *given, "\"; it must be one of ", list);
   };
-  const auto get = [member, names](const OptimizerRecipe& r) -> std::optional<KeyValue> {
+  const auto get = [key = std::string(name), member, names](const OptimizerRecipe& r) -> std::optional<KeyValue> {
     for (const auto& [text, entry] : names)
-      if (entry == r.alias.*member) return if_used(r, KeyValue(text));
+      if (entry == r.alias.*member) return if_used(r, key, KeyValue(text));
     return std::nullopt;
   };
-  return {name, doc, set, get};
+  return {name, doc, set, get, words};
 }
 
 /// A number, or "auto".
@@ -63,7 +76,7 @@ Whole first_curvature() {
       plain.set(r, value, place);
   };
   const auto get = [plain](const OptimizerRecipe& r) {
-    return r.alias.L0 ? plain.get(r) : if_used(r, KeyValue(std::string("auto")));
+    return r.alias.L0 ? plain.get(r) : if_used(r, "L0", KeyValue(std::string("auto")));
   };
   return {"L0", doc, set, get};
 }
@@ -82,7 +95,7 @@ Whole clipped_estimators() {
   return {"estimator_clip",
           "the measured gradients are clipped to l2 norm 1 first, as the authors' runs do; default false",
           [inner](OptimizerRecipe& r, const KeyValue& v, std::string_view place) { inner.set(r.alias, v, place); },
-          [inner](const OptimizerRecipe& r) { return if_used(r, inner.get(r.alias)); }};
+          [inner](const OptimizerRecipe& r) { return if_used(r, inner.name, inner.get(r.alias)); }};
 }
 
 bool has_hybrid(const OptimizerRecipe& recipe) {
@@ -91,9 +104,8 @@ bool has_hybrid(const OptimizerRecipe& recipe) {
 }
 
 Whole scale_mode() {
-  Whole key =
-      keys::text("d_mode", &OptimizerRecipe::d_mode, {"fixed", "paper"},
-                 "adam_hybrid: scale d of the gradients; fixed, 1; or paper, its recursion from 1e-8, for study");
+  Whole key = keys::text("d_mode", &OptimizerRecipe::d_mode, {"fixed", "paper"},
+                         "adam_hybrid: scale d of the gradients; fixed: 1; paper: its recursion from 1e-8, for study");
   key.get = [plain = key.get](const OptimizerRecipe& r) { return has_hybrid(r) ? plain(r) : std::nullopt; };
   return key;
 }
@@ -102,7 +114,7 @@ std::vector<Whole> make_keys() {
   using N = AliasNumbers;
   return {
       keys::text("step", &OptimizerRecipe::step, {"schedule", "alias"},
-                 "step size of the main roles: schedule, lr times the schedule; alias, measured (arXiv 2506.03725)"),
+                 "step size of the main roles; schedule: lr times the schedule; alias: measured (arXiv 2506.03725)"),
       choice<AliasOption>("option", &N::option, {{"I", AliasOption::I}, {"II", AliasOption::II}},
                           "alias: distance to the optimum from measured progress (I) or from f_lower (II); default II"),
       number("f_lower", &N::f_lower, -1e30, 1e30, "alias option II: a lower bound of the loss; default 0"),
@@ -113,19 +125,20 @@ std::vector<Whole> make_keys() {
       number("gap_weight", &N::gap_weight, 1e-30, 1e30, "alias: weight of a measurement; default gap"),
       choice<AliasSample>("sample", &N::sample,
                           {{"same", AliasSample::Same}, {"consecutive", AliasSample::Consecutive}},
-                          "alias: pairs of gradients of one batch (1 + 1/gap gradients per step), or of consecutive "
-                          "batches, whose noise makes the step size decay like 1/t; default same"),
+                          "alias: pairs of gradients of the same batch (1 + 1/gap gradients per step), or of "
+                          "consecutive ones, whose noise makes the step size decay like 1/t; default same"),
       choice<AliasPair>("pair", &N::pair, {{"backward", AliasPair::Backward}, {"forward", AliasPair::Forward}},
-                        "alias sample same: second gradient at the weights before the last step or after the next; "
-                        "default backward"),
+                        "alias sample same: second gradient at the weights before the last step (backward) or after "
+                        "the next (forward); default backward"),
       choice<AliasEstimator>(
           "estimator", &N::estimator,
           {{"full", AliasEstimator::Full},
            {"directional", AliasEstimator::Directional},
            {"minmax", AliasEstimator::Minmax},
            {"minmax_signed", AliasEstimator::MinmaxSigned}},
-          "alias: curvature from the whole difference of a pair, along the step, or from the extremes "
-          "of both gradients (without, with signs); default full"),
+          "alias: curvature from the full difference of a pair, from the difference along the step (directional), or "
+          "from "
+          "the extremes of both gradients without (minmax) or with signs (minmax_signed); default full"),
       number("gamma_lag", &N::gamma_lag, 0, 1, "alias: 1 steps with the step size measured one step before; default 0"),
       number("alias_warmup", &N::warmup, 0, 1e15, "alias: steps in which the step size rises to gamma_max; default 0"),
       clipped_estimators(),
@@ -147,12 +160,8 @@ void validate_alias(const OptimizerRecipe& recipe) {
                  "\", whose momentum lives in the gradient that step = \"alias\" evaluates again; choose \"ema\"");
     if (!role.main) continue;
     const auto refuse = [&](const auto&... parts) { fail_usage(role_section(r), parts...); };
-    if (find_memory(role.memory).owns_gradient)
-      refuse("memory is \"", role.memory,
-             "\", whose gradient buffer holds more than the gradient that alias steps "
-             "measure; choose another memory");
     if (is_sign(role) && role.scaling != "opnorm") continue;
-    if (n.estimator == AliasEstimator::Minmax || n.estimator == AliasEstimator::MinmaxSigned)
+    if (is_minmax(n.estimator))
       refuse("direction is \"", role.direction,
              "\", but the minmax estimators hold for the direction sign only; set "
              "estimator = \"full\" or \"directional\"");
@@ -164,6 +173,8 @@ void validate_alias(const OptimizerRecipe& recipe) {
     fail_usage("optimizer",
                "estimator_clip is true, but clipping on each rank would bias the measurement of a vote; "
                "set it to false");
+  for (const auto& given : recipe.given_whole)
+    if (const std::string reason = idle_reason(n, given.key); !reason.empty()) fail_key(given.place, reason);
   const auto of_main_role = [&](Role role) { return measures_step(recipe, role); };
   for (const auto& given : recipe.given)
     if (given.key == "lr" && std::all_of(given.roles.begin(), given.roles.end(), of_main_role))
@@ -214,8 +225,9 @@ void validate_step(const OptimizerRecipe& recipe) {
 }
 
 bool follows_signs_of(const RoleRecipe& role, const char* memory) {
-  return is_sign(role) && role.memory == memory && role.dead_zone == 0 && role.noise == 0 && !role.coupled_decay &&
-         !role.signum_warmup;
+  const RoleNumbers n = role_numbers(role);
+  return is_sign(role) && role.memory == memory && n.dead_zone == 0 && n.noise == 0 && !role.coupled_decay &&
+         !n.signum_warmup;
 }
 
 double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, bool voted) {

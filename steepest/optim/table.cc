@@ -26,15 +26,6 @@ std::size_t state_bytes(const RoleRecipe& role, const Parameter& p) {
   return sizeof(float) * entries;
 }
 
-OptimizerRecipe as_recipe(const Preset& preset) {
-  OptimizerRecipe recipe;
-  recipe.method = preset.name;
-  recipe.roles = preset.roles;
-  recipe.step = preset.step;
-  recipe.alias = preset.alias;
-  return recipe;
-}
-
 // Roles that follow the same rule, and the first of them.
 std::vector<std::pair<std::string, Role>> groups(const OptimizerRecipe& recipe) {
   std::vector<std::pair<std::string, Role>> list;
@@ -99,7 +90,7 @@ std::string group_table(const OptimizerRecipe& recipe, std::span<const Parameter
 std::string method_table() {
   Rows rows = {{"method", "lr", "state B/param", "wire bits/param", "summary"}};
   for (const Preset& preset : presets()) {
-    const OptimizerRecipe recipe = as_recipe(preset);
+    const OptimizerRecipe recipe = recipe_of(preset);
     rows.push_back({preset.name, lr_text(recipe, Role::Matrix), state_bytes_text(recipe, Role::Matrix),
                     wire(preset.roles[0]), preset.summary});
   }
@@ -110,7 +101,7 @@ std::string method_page(const Preset& preset) {
   std::ostringstream out;
   out << preset.name << ": " << preset.summary << "\n  " << preset.formula << "\n  paper: " << preset.paper << "\n\n";
   Rows rows = {{"role", "lr", "state B/param", "wire bits/param", "rule"}};
-  const OptimizerRecipe recipe = as_recipe(preset);
+  const OptimizerRecipe recipe = recipe_of(preset);
   for (const Role r : kRoles)
     rows.push_back(
         {role_name(r), lr_text(recipe, r), state_bytes_text(recipe, r), wire(recipe.role(r)), formula(recipe, r)});
@@ -149,14 +140,14 @@ with error feedback.
 |---|---|---|---|
 )";
   for (const Preset& preset : presets()) {
-    out << "| [`" << preset.name << "`](#" << preset.name << ") | " << state_bytes_text(as_recipe(preset), Role::Matrix)
+    out << "| [`" << preset.name << "`](#" << preset.name << ") | " << state_bytes_text(recipe_of(preset), Role::Matrix)
         << " | " << wire(preset.roles[0]) << " | " << preset.summary << " |\n";
   }
   for (const Preset& preset : presets()) {
     out << "\n## " << preset.name << "\n\n"
         << preset.summary << ".\n\n    " << preset.formula << "\n\n"
         << preset.paper << ".\n\n| role | rule | lr | state | wire |\n|---|---|---|---|---|\n";
-    const OptimizerRecipe recipe = as_recipe(preset);
+    const OptimizerRecipe recipe = recipe_of(preset);
     for (const auto& [names, role] : groups(recipe))
       out << "| " << names << " | `" << formula(recipe, role) << "` | " << lr_text(recipe, role) << " | "
           << state_bytes_text(recipe, role) << " | " << wire(recipe.role(role)) << " |\n";
@@ -170,7 +161,7 @@ with error feedback.
 std::string method_json(std::span<const Preset> presets) {
   nlohmann::ordered_json list = nlohmann::ordered_json::array();
   for (const Preset& preset : presets) {
-    const OptimizerRecipe recipe = as_recipe(preset);
+    const OptimizerRecipe recipe = recipe_of(preset);
     nlohmann::ordered_json roles;
     for (const Role r : kRoles) {
       const RoleRecipe& role = recipe.role(r);

@@ -46,7 +46,9 @@ Aggregate::Aggregate(Optimizer& optimizer, ProcessGroup& group, const RunConfig&
   }
   if (obstacle.empty()) {
     overlap_ = std::make_unique<Overlap>(optimizer, group, rules, scheme, bucket, mine_, decided_, feedback());
-    note_ += concat("gradients leave in ", overlap_->buckets(), " parts during the backward pass");
+    note_ += overlap_->buckets() > 1
+                 ? concat("gradients leave in ", overlap_->buckets(), " parts during the backward pass")
+                 : "gradients leave in one part after the backward pass: they are fewer than [distributed] bucket_kib";
   } else if (group.world_size() > 1) {
     note_ += "gradients leave after the backward pass: " + obstacle;
   }
@@ -63,7 +65,7 @@ VoteScheme Aggregate::choose_scheme(const DistributedSection& section, const Vot
   const LinkSpeed link = measure_link(group);
   const VoteScheme scheme =
       quickest_scheme(group.world_size(), static_cast<double>(optimizer_.vote_bits()), rules, link);
-  note_ = concat("votes travel by ", scheme_name(scheme), " (", to_text(link), "); ");
+  note_ += concat("votes travel by ", scheme_name(scheme), " (", to_text(link), "); ");
   return scheme;
 }
 
@@ -76,6 +78,7 @@ void Aggregate::split_by_machine() {
       machine_ = group_.split(concat("machine ", k), machines[k]);
   }
   if (machine_->rank() == 0) voters_ = group_.split("voters", first_ranks);
+  note_ = concat(machines.size(), " machines vote; ");
 }
 
 // A machine's vote is of the mean of its ranks' gradients, which all of them remember.
@@ -129,8 +132,11 @@ Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first
   if (!local_first && !overlapped) average(ranks);
   if (machine_) average_on_machine();
   const GradientReport local = overlapped ? early_report() : optimizer_.inspect();
-  std::string bad = local.finite ? "" : "gradient of " + local.first_bad;
-  if (bad.empty() && !std::isfinite(local_loss)) bad = "the loss";
+  // An exact mean has spread a bad gradient to all ranks; the loss is still each rank's own.
+  const bool own_loss_bad = !std::isfinite(local_loss);
+  std::string bad = own_loss_bad && (local.finite || !local_first) ? "the loss"
+                    : local.finite                                 ? ""
+                                                                   : "gradient of " + local.first_bad;
 
   Agreed agreed;
   // Non-finite numbers stay out of the sums.
@@ -141,6 +147,8 @@ Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first
   const auto talk = [&] {
     group_.sum(std::span<double>(sums));
     if (sums[3] > 0) agreed.flagged = ranks_with_non_finite_gradient(group_, bad);
+    std::stable_partition(agreed.flagged.begin(), agreed.flagged.end(),
+                          [](const NonFiniteRank& one) { return one.tensor == "the loss"; });
   };
   if (overlapped) {
     overlap_->settle(talk);
@@ -159,7 +167,11 @@ Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first
     const std::span<float> mean = optimizer_.mean_gradients();
     if (!bad.empty()) std::fill(mean.begin(), mean.end(), 0.0f);
     average(counted);
-    of_mean = sum_of_squares(mean).sum_of_squares;
+    const NormCheck check = sum_of_squares(mean);
+    of_mean = check.sum_of_squares;
+    agreed.skip = !check.finite;  // finite gradients can have a sum that is not
+    if (agreed.skip)
+      agreed.flagged.insert(agreed.flagged.begin(), {0, "mean gradient, of " + optimizer_.inspect().first_bad});
   }
   agreed.loss = sums[0] / counted;
   agreed.grad_norm = std::sqrt(of_mean + sums[1] / counted);

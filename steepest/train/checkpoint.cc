@@ -9,6 +9,7 @@
 #include "steepest/base/error.h"
 #include "steepest/base/files.h"
 #include "steepest/base/hash.h"
+#include "steepest/comm/agree.h"
 #include "steepest/model/checkpoint_hf.h"
 #include "steepest/model/safetensors.h"
 #include "steepest/train/checkpoint_state.h"
@@ -56,6 +57,11 @@ void with_file_errors(const fs::path& folder, Action&& action) {
 
 }  // namespace
 
+std::string saved_recipe(const fs::path& folder) {
+  const fs::path file = folder / "trainer.json";
+  return parse_trainer_json(read_file(file, kLargestTrainerJson), file.string()).recipe;
+}
+
 std::optional<fs::path> newest_checkpoint(const fs::path& out) {
   const std::vector<fs::path> found = complete_checkpoints(out);
   if (found.empty()) return std::nullopt;
@@ -88,13 +94,8 @@ struct CheckpointWriter::Snapshot {
 CheckpointWriter::CheckpointWriter(fs::path out, fs::path tokenizer, const RunConfig& config, ProcessGroup& group)
     : out_(std::move(out)), tokenizer_(std::move(tokenizer)), config_(config), group_(group) {}
 
-CheckpointWriter::~CheckpointWriter() {
-  if (thread_.joinable()) thread_.join();
-}
-
 void CheckpointWriter::save(const Llama& model, Optimizer& optimizer, const WorkerParts& workers,
                             const TrainerState& state) {
-  wait();
   auto snapshot = std::make_unique<Snapshot>();
   snapshot->state = state;
   snapshot->model = model.config();
@@ -114,24 +115,18 @@ void CheckpointWriter::save(const Llama& model, Optimizer& optimizer, const Work
   if (group_.rank() != 0) return;
   for (const Parameter& parameter : model.parameters())
     snapshot->weights.push_back({parameter.name, parameter.value.detach().clone()});
-  done_ = false;
-  thread_ = std::thread([this, snapshot = std::move(snapshot)] {
-    try {
-      write(*snapshot);
-    } catch (...) {
-      failure_ = std::current_exception();
-    }
-    done_ = true;
-  });
+  saving_ = std::async(std::launch::async, [this, snapshot = std::move(snapshot)] { write(*snapshot); });
 }
 
 void CheckpointWriter::check() {
-  if (done_) wait();
+  wait_for(std::chrono::milliseconds(0));
 }
 
-void CheckpointWriter::wait() {
-  if (thread_.joinable()) thread_.join();
-  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+bool CheckpointWriter::wait_for(std::chrono::milliseconds patience) {
+  if (!saving_.valid()) return true;
+  if (saving_.wait_for(patience) != std::future_status::ready) return false;
+  saving_.get();
+  return true;
 }
 
 void CheckpointWriter::write(const Snapshot& snapshot) const {
@@ -181,8 +176,10 @@ void CheckpointWriter::prune() const {
 TrainerState load_checkpoint(const fs::path& folder, Llama& model, Optimizer& optimizer, const WorkerParts& workers,
                              ProcessGroup& group, const RunConfig& config) {
   if (!is_complete(folder)) fail(folder.string(), "is not a complete checkpoint: it has no trainer.json");
-  const TrainerJson saved =
-      parse_trainer_json(read_file(folder / "trainer.json", kLargestTrainerJson), (folder / "trainer.json").string());
+  const std::string trainer = read_file(folder / "trainer.json", kLargestTrainerJson);
+  const TrainerJson saved = parse_trainer_json(trainer, (folder / "trainer.json").string());
+  // It has the hashes of all other files: machines may each have their own copy.
+  require_equal(group, "trainer.json of the checkpoint", hex(xxh3(std::as_bytes(std::span(trainer)))));
   for (const auto& [name, expected] : saved.files) {
     const std::string actual = hex(xxh3(MappedFile(folder / name).bytes()));
     if (actual != expected)
@@ -192,6 +189,11 @@ TrainerState load_checkpoint(const fs::path& folder, Llama& model, Optimizer& op
   if (saved.method != config.optimizer.method)
     fail(folder.string(), "was trained with [optimizer] method ", saved.method, ", the recipe says ",
          config.optimizer.method, "; use the same method or start a new run with [model] init_from");
+  if (config.distributed.byzantine && saved.world_size != group.world_size())
+    fail(folder.string(), "is of ", saved.world_size,
+         " ranks, and with [distributed] byzantine it can only go on with as "
+         "many: a mean of what they remember would be what one liar wants; start ",
+         saved.world_size, " ranks");
   const SafetensorsFile state(folder / "optimizer.safetensors");
   const std::string place = (folder / "optimizer.safetensors").string();
   check_optimizer_state(state, place, optimizer, saved.world_size);

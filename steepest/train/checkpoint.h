@@ -2,13 +2,12 @@
 // Written aside, flushed, renamed; a folder without trainer.json does not exist. Format: docs/formats.md.
 #pragma once
 
-#include <atomic>
+#include <chrono>
 #include <cstdint>
-#include <exception>
 #include <filesystem>
+#include <future>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "steepest/comm/feedback_mean.h"
@@ -41,6 +40,9 @@ struct TrainerState {
 /// Newest complete checkpoint below OUT/checkpoints: the one `latest` names, else the one with the highest step.
 std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& out);
 
+/// The recipe that a complete checkpoint was written with, as TOML.
+std::string saved_recipe(const std::filesystem::path& folder);
+
 /// Removes folders that an interrupted save left behind.
 void remove_partial_checkpoints(const std::filesystem::path& out);
 
@@ -57,15 +59,13 @@ class CheckpointWriter {
   /// Rank 0 writes below `out`; `tokenizer` (may be empty) is copied into each checkpoint.
   CheckpointWriter(std::filesystem::path out, std::filesystem::path tokenizer, const RunConfig& config,
                    ProcessGroup& group);
-  ~CheckpointWriter();
-
   /// Takes a snapshot; collective, since rank 0 collects what differs between ranks: momentum, and the residuals of
-  /// error feedback. Waits for the save before.
+  /// error feedback. The save before must be done.
   void save(const Llama& model, Optimizer& optimizer, const WorkerParts& workers, const TrainerState& state);
   /// Throws what a finished background save has failed with; does not wait.
   void check();
-  /// Waits for the save under way and throws its failure.
-  void wait();
+  /// Whether no save is under way any more after waiting for up to `patience`; throws what it has failed with.
+  bool wait_for(std::chrono::milliseconds patience);
 
  private:
   struct Snapshot;
@@ -76,9 +76,7 @@ class CheckpointWriter {
   std::filesystem::path tokenizer_;
   const RunConfig& config_;
   ProcessGroup& group_;
-  std::thread thread_;
-  std::exception_ptr failure_;
-  std::atomic<bool> done_{true};
+  std::future<void> saving_;  ///< last: its destructor waits
 };
 
 }  // namespace steepest

@@ -23,17 +23,46 @@ std::span<std::byte> mutable_bytes_of(const at::Tensor& tensor) {
   return {static_cast<std::byte*>(tensor.mutable_data_ptr()), tensor.nbytes()};
 }
 
-/// The mean over dimension 0, added in order, so that every rank count and thread count gives the same bits.
+/// The mean of `count` tensors like `first`, added in order, so that every thread count gives the same bits.
+template <class Get>
+at::Tensor mean_in_order(const at::Tensor& first, std::int64_t count, const Get& get) {
+  at::Tensor sum = first.clone();
+  for (std::int64_t i = 1; i < count; ++i) sum.add_(get(i));
+  return sum.mul_(1.0 / static_cast<double>(count));
+}
+
+/// Of the slices along dimension 0.
 at::Tensor mean_in_order(const at::Tensor& stacked) {
-  at::Tensor sum = stacked[0].clone();
-  for (std::int64_t i = 1; i < stacked.size(0); ++i) sum.add_(stacked[i]);
-  return sum.mul_(1.0 / static_cast<double>(stacked.size(0)));
+  return mean_in_order(stacked[0], stacked.size(0), [&](std::int64_t i) { return stacked[i]; });
 }
 
 std::vector<std::int64_t> stacked_shape(const at::Tensor& value, std::int64_t ranks) {
   std::vector<std::int64_t> shape = value.sizes().vec();
   shape.insert(shape.begin(), ranks);
   return shape;
+}
+
+/// The tensors of all ranks, one after the other; empty on the other ranks.
+at::Tensor stacked_on_rank_zero(const at::Tensor& value, ProcessGroup& group) {
+  const bool keeps = group.rank() == 0;
+  const at::Tensor mine = value.contiguous();
+  at::Tensor all = keeps ? at::empty(stacked_shape(value, group.world_size()), value.options()) : at::Tensor();
+  for (int r = 0; r < group.world_size(); ++r)
+    group.send_to_rank_zero(r, bytes_of(mine), keeps ? mutable_bytes_of(all[r]) : std::span<std::byte>());
+  return all;
+}
+
+/// Their mean, of shape [1, ...]; one tensor more than the own one is in memory.
+at::Tensor folded_on_rank_zero(const at::Tensor& value, ProcessGroup& group) {
+  const bool keeps = group.rank() == 0;
+  const at::Tensor mine = value.contiguous();
+  const at::Tensor theirs = keeps ? at::empty_like(mine) : at::Tensor();
+  const auto get = [&](std::int64_t r) {
+    group.send_to_rank_zero(static_cast<int>(r), bytes_of(mine),
+                            keeps ? mutable_bytes_of(theirs) : std::span<std::byte>());
+    return keeps ? theirs : mine;
+  };
+  return mean_in_order(mine, group.world_size(), get).unsqueeze(0);
 }
 
 std::int64_t count_field(const nlohmann::json& object, const char* name, const std::string& place) {
@@ -47,6 +76,18 @@ std::string text_field(const nlohmann::json& object, const char* name, const std
   const auto found = object.find(name);
   if (found == object.end() || !found->is_string()) fail(place, "has no valid ", name, "; it must be a string");
   return found->get<std::string>();
+}
+
+/// Slice `i` of a saved tensor, of the shape of `like`. A file's data need not be aligned, so it is copied.
+at::Tensor slice_of(const TensorView& view, const at::Tensor& like, std::int64_t i) {
+  at::Tensor slice = at::empty(like.sizes(), at::kFloat);
+  std::memcpy(slice.mutable_data_ptr(), view.bytes.data() + static_cast<std::size_t>(i) * slice.nbytes(),
+              slice.nbytes());
+  return slice;
+}
+
+at::Tensor mean_of(const TensorView& view, const at::Tensor& like) {
+  return mean_in_order(slice_of(view, like, 0), view.shape[0], [&](std::int64_t i) { return slice_of(view, like, i); });
 }
 
 }  // namespace
@@ -85,6 +126,7 @@ TrainerJson parse_trainer_json(const std::string& text, const std::string& place
   if (world_size < 1 || world_size > 1 << 20) fail(place, "has world_size ", world_size, "; it must be at least 1");
   out.world_size = static_cast<int>(world_size);
   out.method = text_field(object, "method", place);
+  out.recipe = text_field(object, "recipe", place);
   out.sequence_length = count_field(object, "sequence_length", place);
   if (const auto feedback = object.find("feedback"); feedback != object.end()) {
     const auto eta = feedback->is_object() ? feedback->find("eta") : feedback->end();
@@ -120,15 +162,15 @@ std::vector<NamedTensor> collect_optimizer_state(Optimizer& optimizer, ProcessGr
       if (group.rank() == 0) out.push_back({tensor.name, tensor.value.detach().clone()});
       continue;
     }
-    at::Tensor all;
+    const bool folded = worker_state == "folded";
     if (simulated) {
-      all = simulated->stacked(tensor.name).clone();
-    } else {
-      all = at::empty(stacked_shape(tensor.value, group.world_size()), tensor.value.options());
-      group.all_gather(bytes_of(tensor.value.contiguous()), mutable_bytes_of(all));
+      const at::Tensor& all = simulated->stacked(tensor.name);
+      out.push_back({tensor.name, folded ? mean_in_order(all).unsqueeze(0) : all.clone()});
+      continue;
     }
-    if (group.rank() == 0)
-      out.push_back({tensor.name, worker_state == "folded" ? mean_in_order(all).unsqueeze(0) : all});
+    at::Tensor collected =
+        folded ? folded_on_rank_zero(tensor.value, group) : stacked_on_rank_zero(tensor.value, group);
+    if (group.rank() == 0) out.push_back({tensor.name, std::move(collected)});
   }
   return out;
 }
@@ -152,21 +194,21 @@ bool restore_optimizer_state(const SafetensorsFile& file, Optimizer& optimizer, 
   bool folded = false;
   for (const StateTensor& tensor : optimizer.state()) {
     const TensorView& view = *file.find(tensor.name);
-    // A file's data need not be aligned, so it is copied before it is read as numbers.
-    const at::Tensor saved = at::empty(view.shape, at::kFloat);
-    std::memcpy(saved.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
-    const bool plain = saved.sizes() == tensor.value.sizes();
+    const bool plain = tensor.value.sizes() == view.shape;
     if (tensor.per_rank && simulated) {
       at::Tensor& all = simulated->stacked(tensor.name);
-      const bool same = !plain && saved.sizes() == all.sizes() && saved.size(0) == saved_world_size;
-      all.copy_(plain || same ? saved : mean_in_order(saved));
+      const bool same = !plain && all.sizes() == view.shape && view.shape[0] == saved_world_size;
+      if (same)
+        std::memcpy(all.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
+      else
+        all.copy_(plain ? slice_of(view, tensor.value, 0) : mean_of(view, tensor.value));
       folded = folded || !(plain || same);
     } else if (plain) {
-      tensor.value.copy_(saved);
-    } else if (saved.size(0) == saved_world_size && saved_world_size == group.world_size()) {
-      tensor.value.copy_(saved[group.rank()]);
+      tensor.value.copy_(slice_of(view, tensor.value, 0));
+    } else if (view.shape[0] == saved_world_size && saved_world_size == group.world_size()) {
+      tensor.value.copy_(slice_of(view, tensor.value, group.rank()));
     } else {
-      tensor.value.copy_(mean_in_order(saved));
+      tensor.value.copy_(mean_of(view, tensor.value));
       folded = true;
     }
   }

@@ -29,6 +29,7 @@ struct TrainerJson {
   TrainerState state;
   int world_size = 1;
   std::string method;
+  std::string recipe;  ///< TOML
   std::int64_t sequence_length = 0;
   std::map<std::string, std::string> files;  ///< file name to XXH3 of its bytes, 16 hexadecimal digits
 };

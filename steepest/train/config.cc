@@ -4,7 +4,10 @@
 #include <map>
 
 #include "steepest/base/error.h"
+#include "steepest/data/train_tokenizer.h"
+#include "steepest/model/llama_config.h"
 #include "steepest/optim/axes.h"
+#include "steepest/train/config_rules.h"
 
 namespace steepest {
 namespace {
@@ -15,16 +18,24 @@ using keys::text;
 
 constexpr double kHuge = 1e15;
 
+/// The words with commas between.
+std::string joined(const std::vector<std::string>& words) {
+  std::string list;
+  for (const std::string& word : words) list += (list.empty() ? "" : ", ") + word;
+  return list;
+}
+
 const std::vector<Key<ModelSection>>& model_keys() {
   using S = ModelSection;
   static const std::vector<Key<S>> table = {
       text<S>("config", &S::config, {},
-              "name of the ladder (llama-9m .. llama-7b) or path of a Hugging Face config.json"),
+              concat("name of the ladder (", joined(llama_preset_names()),
+                     ") or path of a Hugging Face config.json, all its sizes given")),
       text<S>("init_from", &S::init_from, {},
-              "Hugging Face folder whose weights and configuration the run starts from"),
+              "Hugging Face folder, or run folder, whose weights and configuration the run starts from"),
       text<S>("init", &S::init, {"normal", "scion"},
-              "start weights: normal numbers; or scion, each role on the sphere of its own norm with radius `scale`, "
-              "the head zero"),
+              "start weights; normal: normal numbers; scion: each role on the sphere of its own norm with radius "
+              "`scale`, the head zero"),
       number<S>("vocab_size", &S::vocab_size, 0, 1 << 24, "vocabulary of the model; 0 takes the tokenizer's"),
   };
   return table;
@@ -36,7 +47,7 @@ const std::vector<Key<DataSection>>& data_keys() {
       text<S>("path", &S::path, {},
               "folder written by `steepest prepare`, or a text file or folder prepared on first use"),
       number<S>("sequence_length", &S::sequence_length, 2, 1 << 20, "predicted tokens per window"),
-      number<S>("vocab_size", &S::vocab_size, 300, 1 << 20,
+      number<S>("vocab_size", &S::vocab_size, kSmallestVocabulary, kLargestVocabulary,
                 "pieces of the tokenizer when a text is prepared on first use"),
   };
   return table;
@@ -54,11 +65,13 @@ const std::vector<Key<TrainSection>>& train_keys() {
       number<S>("final_lr_fraction", &S::final_lr_fraction, 0, 1, "learning rate of the last step over the peak"),
       number<S>("decay_fraction", &S::decay_fraction, 0, 1, "share of the steps that wsd decays in"),
       text<S>("precision", &S::precision, {"bf16", "fp32", "bf16-weights"},
-              "bf16: matrix products in bf16 over fp32 weights; bf16-weights: the weights themselves in bf16, rounded "
-              "stochastically; fp32"),
+              "bf16: matrix products in bf16 over fp32 weights; fp32: nothing is rounded; bf16-weights: the weights "
+              "themselves in bf16, rounded stochastically"),
       number<S>("clip_norm", &S::clip_norm, 0, kHuge, "global l2 norm the gradient is clipped to; 0 is off"),
-      text<S>("non_finite", &S::non_finite, {"skip", "refuse", "abstain"},
-              "what a non-finite gradient does: skip the step on all ranks, stop, or (votes) not count that rank"),
+      text<S>(
+          "non_finite", &S::non_finite, {"skip", "refuse", "abstain"},
+          "what a non-finite gradient does; skip: the step is skipped on all ranks, and more than 20 skips in a row "
+          "end the run; refuse: the run ends; abstain (votes): that rank does not count"),
       number<S>("seed", &S::seed, 0, 9.2e18, "seed of initialisation and data order"),
       number<S>("log_every", &S::log_every, 1, kHuge, "steps between rows of metrics"),
       number<S>("threads", &S::threads, 0, 4096, "threads of this process; 0 takes OMP_NUM_THREADS or all cores"),
@@ -81,7 +94,8 @@ const std::vector<Key<CheckpointSection>>& checkpoint_keys() {
       number<S>("every", &S::every, 0, kHuge, "steps between checkpoints; 0 saves the last step only"),
       number<S>("keep", &S::keep, 1, 1e6, "checkpoints kept, newest first"),
       text<S>("worker_state", &S::worker_state, {"exact", "folded"},
-              "what differs between ranks (momentum, residuals): stored for each (bit-exact resume) or as the mean"),
+              "what differs between ranks (momentum, residuals); exact: stored for each, so that a resume repeats bit "
+              "for bit; folded: stored as the mean"),
   };
   return table;
 }
@@ -90,17 +104,22 @@ const std::vector<Key<DistributedSection>>& distributed_keys() {
   using S = DistributedSection;
   static const std::vector<Key<S>> table = {
       text<S>("aggregate", &S::aggregate, {"mean", "vote", "ef-mean"},
-              "mean of gradients, majority vote of 1-bit signs, or 1-bit mean with error feedback"),
+              "how ranks agree; mean: mean of gradients; vote: majority vote of 1-bit signs; ef-mean: 1-bit mean with "
+              "error feedback"),
       number<S>("block", &S::block, 1, 1e9, "values of a tensor that share a scale in an ef-mean"),
       text<S>("zero", &S::zero, {"parity", "zero", "plus"},
-              "vote on a zero: + and - in turn; 0, which sends two bits each way; or always +, which drifts"),
-      text<S>("tie", &S::tie, {"parity", "plus"},
-              "what a tie of an even number of votes is worth: + and - in turn, or always +, which moves the optimum"),
+              "vote on a zero; parity: + and - in turn; zero: 0, which sends two bits each way; plus: always +, which "
+              "drifts"),
+      text<S>(
+          "tie", &S::tie, {"parity", "plus"},
+          "what a tie of an even number of votes is worth; parity: + and - in turn; plus: always +, which moves the "
+          "optimum"),
       text<S>("vote_per", &S::vote_per, {"rank", "machine"},
-              "who votes: every rank; or every machine, by the exact mean of the gradients of its ranks"),
-      text<S>("scheme", &S::scheme, {"shards", "all-gather", "halving", "auto"},
-              "how votes travel: all-to-all of shards; everything to everyone; counts added up pair by pair; or what a "
-              "probe of latency and bandwidth at the start finds quickest"),
+              "who votes; rank: every rank; machine: every machine, by the exact mean of the gradients of its ranks"),
+      text<S>(
+          "scheme", &S::scheme, {"shards", "all-gather", "halving", "auto"},
+          "how votes travel; shards: all-to-all of shards; all-gather: everything to everyone; halving: counts added "
+          "up pair by pair; auto: what a probe of latency and bandwidth at the start finds quickest"),
       flag<S>("overlap", &S::overlap,
               "exchange parts of the gradient while the backward pass still computes; the same bits either way"),
       number<S>("bucket_kib", &S::bucket_kib, 0, 25600,
@@ -120,8 +139,8 @@ const std::vector<Key<DistributedSection>>& distributed_keys() {
       number<S>("adversaries", &S::adversaries, 0, 1023,
                 "simulated workers, the last ones, that send something else than they should"),
       text<S>("adversary", &S::adversary, {"invert", "random", "stuck", "drop"},
-              "what they do to the signs that they send: invert them, draw them at random, always minus; or send "
-              "nothing"),
+              "what they send for their signs; invert: the opposite; random: drawn at random; stuck: always minus; "
+              "drop: nothing"),
   };
   return table;
 }
@@ -142,6 +161,12 @@ std::vector<std::string> names_of(const Table& table) {
   std::vector<std::string> names;
   for (const auto& key : table) names.push_back(key.name);
   return names;
+}
+
+/// What a key does, and the words that it takes.
+template <class T>
+std::string meaning(const Key<T>& key) {
+  return key.words.empty() ? key.doc : concat(key.doc, " (one of ", joined(key.words), ')');
 }
 
 void apply(RunConfig& config, const Assignment& given) {
@@ -166,6 +191,50 @@ void apply(RunConfig& config, const Assignment& given) {
   });
 }
 
+/// The section that has this key, as "[train]", or several; empty if none has.
+std::string home_of(const std::string& key) {
+  std::string homes;
+  for (const std::string& section : section_names()) {
+    if (section.starts_with("optimizer.")) continue;  // [optimizer] has the keys of its roles
+    const std::vector<std::string> known = key_names(section);
+    if (std::find(known.begin(), known.end(), key) != known.end())
+      homes += concat(homes.empty() ? "[" : " or [", section, ']');
+  }
+  return homes;
+}
+
+/// What to do about a key that its section does not know.
+std::string advice(const Assignment& given, const std::vector<std::string>& known) {
+  static const std::map<std::string, std::string> elsewhere = {
+      {"learning_rate", "lr"},
+      {"steps", "max_steps"},
+      {"num_steps", "max_steps"},
+      {"max_iters", "max_steps"},
+      {"wd", "weight_decay"},
+      {"batch_size", "batch_tokens"},
+      {"grad_clip", "clip_norm"},
+      {"max_grad_norm", "clip_norm"},
+      {"warmup", "warmup_steps"},
+      {"optimizer", "method"},
+      {"dtype", "precision"},
+      {"seq_len", "sequence_length"},
+      {"block_size", "sequence_length"},
+      {"context_length", "sequence_length"},
+  };
+  const auto named = [&](const std::string& name) {
+    const bool here = std::find(known.begin(), known.end(), name) != known.end();
+    return concat("did you mean ", name, here ? "?" : " of " + home_of(name) + '?');
+  };
+  if (const auto synonym = elsewhere.find(given.key); synonym != elsewhere.end()) return named(synonym->second);
+  if (const std::string home = home_of(given.key); !home.empty()) return "it belongs to " + home;
+  if (const std::string near = nearest(given.key, known); !near.empty()) return named(near);
+  std::vector<std::string> all;
+  for (const std::string& section : section_names())
+    for (std::string& name : key_names(section)) all.push_back(std::move(name));
+  if (const std::string near = nearest(given.key, all); !near.empty()) return named(near);
+  return "steepest train --keys lists all keys";
+}
+
 void refuse_unknown(const Assignment& given) {
   const std::vector<std::string> sections = section_names();
   if (std::find(sections.begin(), sections.end(), given.section) == sections.end()) {
@@ -175,135 +244,8 @@ void refuse_unknown(const Assignment& given) {
                           : "did you mean [" + near + "]?");
   }
   const std::vector<std::string> known = key_names(given.section);
-  if (std::find(known.begin(), known.end(), given.key) == known.end()) {
-    const std::string near = nearest(given.key, known);
-    std::string all;
-    for (const auto& name : known) all += (all.empty() ? "" : ", ") + name;
-    fail_key(concat('[', given.section, "] ", given.key), "is not a known key; ",
-             near.empty() ? "the keys are " + all : "did you mean " + near + "?");
-  }
-}
-
-void refuse_contradictions(const RunConfig& config) {
-  const TrainSection& train = config.train;
-  if (config.data.path.empty())
-    fail_key("[data] path", "is missing; name a folder written by `steepest prepare`, or a text file or folder");
-  if (train.batch_tokens % config.data.sequence_length != 0)
-    fail_key("[train] batch_tokens", "is ", train.batch_tokens, ", not a multiple of [data] sequence_length ",
-             config.data.sequence_length, "; choose a multiple");
-  if (train.warmup_steps > train.max_steps)
-    fail_key("[train] warmup_steps", "is ", train.warmup_steps, ", more than max_steps ", train.max_steps,
-             "; lower it");
-  if (config.model.init != "normal" && !config.model.init_from.empty())
-    fail_key("[model] init", "is \"", config.model.init,
-             "\", but init_from names weights to start from; remove one of the two");
-  const DistributedSection& distributed = config.distributed;
-  if (config.optimizer.step == "alias") {
-    const std::string place = "[optimizer] step";
-    if (train.precision == "bf16-weights")
-      fail_key("[train] precision",
-               "is \"bf16-weights\", but step = \"alias\" measures displacements of the weights, which their rounding "
-               "hides; use \"bf16\" or \"fp32\"");
-    if (distributed.aggregate == "ef-mean")
-      fail_key(
-          place,
-          "is \"alias\", which measures the gradient that all ranks follow before aggregate \"ef-mean\" makes it; use "
-          "\"mean\" or \"vote\"");
-    if (train.non_finite == "abstain")
-      fail_key(place,
-               "is \"alias\", whose ranks measure together; [train] non_finite can be \"skip\" or \"refuse\", not "
-               "\"abstain\"");
-    if (distributed.aggregate == "vote" && distributed.zero == "zero")
-      fail_key(place,
-               "is \"alias\", which keeps votes as one bit each; [distributed] zero can be \"parity\" or \"plus\"");
-  }
-  const DistributedSection defaults;
-  const bool vote = distributed.aggregate == "vote";
-  if (distributed.aggregate != "ef-mean" && distributed.block != defaults.block)
-    fail_key("[distributed] block", "means nothing to aggregate \"", distributed.aggregate,
-             "\"; remove it or use \"ef-mean\"");
-  if (!vote && (distributed.zero != defaults.zero || distributed.tie != defaults.tie))
-    fail_key(distributed.zero != defaults.zero ? "[distributed] zero" : "[distributed] tie",
-             "means nothing to aggregate \"", distributed.aggregate, "\"; remove it or use \"vote\"");
-  if (!vote && (distributed.vote_per != defaults.vote_per || distributed.scheme != defaults.scheme))
-    fail_key(distributed.scheme != defaults.scheme ? "[distributed] scheme" : "[distributed] vote_per",
-             "means nothing to aggregate \"", distributed.aggregate, "\"; remove it or use \"vote\"");
-  if (distributed.scheme == "halving" && distributed.zero == "zero")
-    fail_key("[distributed] scheme",
-             "is \"halving\", which adds up votes of one bit, but zero = \"zero\" makes them two; use \"shards\"");
-  if (distributed.vote_per == "machine" && config.optimizer.step == "alias")
-    fail_key("[distributed] vote_per",
-             "is \"machine\", but the ranks of step \"alias\" measure by themselves; use \"rank\"");
-  if (distributed.vote_per == "machine" && train.non_finite == "abstain")
-    fail_key(
-        "[distributed] vote_per",
-        "is \"machine\", whose gradient is not finite on all its ranks when it is on one; use non_finite = \"skip\"");
-  if (distributed.zero == "zero" && distributed.tie == "plus")
-    fail_key("[distributed] tie", "is \"plus\", but with zero = \"zero\" a tie is 0; remove one of them");
-  if (!vote && train.non_finite == "abstain")
-    fail_key("[train] non_finite", "is \"abstain\", but with aggregate \"", distributed.aggregate,
-             "\" nobody votes; use \"skip\" or \"refuse\"");
-}
-
-// Keys of simulated workers without them, and what one process cannot play for several.
-void refuse_simulation(const RunConfig& config) {
-  const DistributedSection& d = config.distributed;
-  const DistributedSection defaults;
-  if (d.simulated_workers == 0) {
-    const char* const alone = d.heterogeneity != 0                ? "heterogeneity"
-                              : d.adversaries != 0                ? "adversaries"
-                              : d.adversary != defaults.adversary ? "adversary"
-                                                                  : nullptr;
-    if (alone)
-      fail_key(concat("[distributed] ", alone),
-               "concerns simulated workers, and there are none; set simulated_workers");
-    return;
-  }
-  const std::string place = "[distributed] simulated_workers";
-  if (config.optimizer.step == "alias")
-    fail_key(place, "is ", d.simulated_workers,
-             ", but step \"alias\" measures one step size of one process or of real ranks; remove one of the two");
-  if (d.vote_per == "machine")
-    fail_key("[distributed] vote_per", "is \"machine\", but simulated workers are on none; use \"rank\"");
-  if (d.scheme == "auto")
-    fail_key("[distributed] scheme",
-             "is \"auto\", but between simulated workers there is no network to measure; name one");
-  for (const Role role : kRoles)
-    if (find_memory(config.optimizer.role(role).memory).owns_gradient)
-      fail_key(place, "is ", d.simulated_workers, ", but memory \"", config.optimizer.role(role).memory,
-               "\" keeps its momentum in the gradients, which the workers fill in turn; use another memory");
-  if (d.adversaries >= d.simulated_workers)
-    fail_key("[distributed] adversaries", "is ", d.adversaries, " of ", d.simulated_workers,
-             " simulated workers; at least one must be honest");
-  if (d.adversaries == 0 && d.adversary != defaults.adversary)
-    fail_key("[distributed] adversary", "is \"", d.adversary, "\", but adversaries is 0; set it or remove this");
-  if (d.aggregate == "ef-mean" && d.adversaries > 0 && d.adversary == "drop")
-    fail_key("[distributed] adversary",
-             "is \"drop\", but aggregate \"ef-mean\" needs every worker; use \"mean\" or \"vote\"");
-}
-
-void refuse_byzantine(const RunConfig& config) {
-  const DistributedSection& d = config.distributed;
-  if (!d.byzantine) return;
-  const std::string place = "[distributed] byzantine";
-  if (d.simulated_workers > 0)
-    fail_key(place, "is for messages between real ranks, and simulated_workers is ", d.simulated_workers,
-             "; remove one of the two");
-  if (d.aggregate != "vote")
-    fail_key(place, "is true, but in aggregate \"", d.aggregate,
-             "\" a single rank can change the result by any amount; use \"vote\"");
-  if (d.scheme == "halving" || d.scheme == "auto")
-    fail_key(place, "is true, but scheme is \"", d.scheme,
-             "\"; byzantine votes always go from every rank to every other, remove scheme");
-  if (config.train.non_finite != "abstain")
-    fail_key(place, "is true, but with [train] non_finite = \"", config.train.non_finite,
-             "\" one rank that claims a bad gradient could stop all others; use \"abstain\"");
-  if (config.train.clip_norm > 0)
-    fail_key(place, "is true, but [train] clip_norm scales by a norm that any rank can invent; set it to 0");
-  for (const Role role : kRoles)
-    if (!is_sign(config.optimizer.role(role)))
-      fail_key(place, "is true, but role ", role_name(role), " has direction \"", config.optimizer.role(role).direction,
-               "\" and is averaged, not voted on; give it the direction \"sign\"");
+  if (std::find(known.begin(), known.end(), given.key) == known.end())
+    fail_key(concat('[', given.section, "] ", given.key), "is not a known key; ", advice(given, known));
 }
 
 }  // namespace
@@ -335,8 +277,6 @@ RunConfig build_config(std::span<const Assignment> assignments) {
   config.optimizer.seed = static_cast<std::uint64_t>(config.train.seed);
   validate(config.optimizer);
   refuse_contradictions(config);
-  refuse_simulation(config);
-  refuse_byzantine(config);
   return config;
 }
 
@@ -388,7 +328,7 @@ std::string config_reference() {
     out += concat("## [", name, "]\n\n| key | default | meaning |\n|---|---|---|\n");
     for (const auto& key : table) {
       const auto value = key.get(defaults);
-      out += concat("| `", key.name, "` | ", value ? '`' + to_toml(*value) + '`' : "-", " | ", key.doc, " |\n");
+      out += concat("| `", key.name, "` | ", value ? '`' + to_toml(*value) + '`' : "-", " | ", meaning(key), " |\n");
     }
     out += '\n';
   };
@@ -396,8 +336,9 @@ std::string config_reference() {
   for_each_section(defaults, print);
   out += "## [optimizer], and [optimizer.matrix], [optimizer.embedding], [optimizer.head], [optimizer.vector]\n\n";
   out += "| key | meaning |\n|---|---|\n| `method` | a row of `steepest methods` ([optimizer] only) |\n";
-  for (const auto& key : optimizer_keys()) out += concat("| `", key.name, "` | ", key.doc, " ([optimizer] only) |\n");
-  for (const auto& key : role_keys()) out += concat("| `", key.name, "` | ", key.doc, " |\n");
+  for (const auto& key : optimizer_keys())
+    out += concat("| `", key.name, "` | ", meaning(key), " ([optimizer] only) |\n");
+  for (const auto& key : role_keys()) out += concat("| `", key.name, "` | ", meaning(key), " |\n");
   return out;
 }
 

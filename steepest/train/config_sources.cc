@@ -15,7 +15,8 @@ constexpr std::size_t kLargestRecipe = 1 << 20;
 void add_betas(std::vector<Assignment>& out, const std::string& section, const std::vector<KeyValue>& pair,
                const std::string& source) {
   if (pair.size() != 2)
-    throw UsageError(concat('[', section, "] betas has ", pair.size(), " numbers; it must have two (", source, ')'));
+    fail_key(concat('[', section, "] betas"), "has ", pair.size(), pair.size() == 1 ? " number" : " numbers",
+             "; it needs 2, for example 0.9,0.95 (", source, ')');
   out.push_back({section, "beta1", pair[0], source});
   out.push_back({section, "beta2", pair[1], source});
 }
@@ -52,7 +53,13 @@ void collect(const toml::table& table, const std::string& section, const std::st
   }
 }
 
-/// A key given as text; comma-separated betas are split.
+std::string_view trimmed(std::string_view text) {
+  while (text.starts_with(' ')) text.remove_prefix(1);
+  while (text.ends_with(' ')) text.remove_suffix(1);
+  return text;
+}
+
+/// A key given as text; betas are two numbers with a comma between, in brackets as in TOML or without.
 void add_text(std::vector<Assignment>& out, const std::string& section, const std::string& key, std::string_view text,
               const std::string& source) {
   if (key != "betas") {
@@ -60,9 +67,11 @@ void add_text(std::vector<Assignment>& out, const std::string& section, const st
     return;
   }
   std::vector<KeyValue> pair;
+  text = trimmed(text);
+  if (text.starts_with('[') && text.ends_with(']')) text = text.substr(1, text.size() - 2);
   for (std::size_t begin = 0; begin <= text.size();) {
     const std::size_t end = std::min(text.find(',', begin), text.size());
-    pair.push_back(parse_value(text.substr(begin, end - begin)));
+    pair.push_back(parse_value(trimmed(text.substr(begin, end - begin))));
     begin = end + 1;
   }
   add_betas(out, section, pair, source);
@@ -88,7 +97,10 @@ std::vector<Assignment> parse_recipe(std::string_view toml_text, const std::stri
 std::vector<Assignment> read_recipe(const std::filesystem::path& path) {
   std::string text;
   try {
-    text = read_file(path, kLargestRecipe);
+    std::error_code unknown;
+    if (const auto size = std::filesystem::file_size(path, unknown); !unknown && size > kLargestRecipe)
+      fail(path.string(), "has ", size, " bytes; a recipe is expected, a TOML file of at most ", kLargestRecipe);
+    text = read_file(path);
   } catch (const Error& error) {
     throw UsageError(error.what());
   }
@@ -120,15 +132,29 @@ std::vector<Assignment> read_environment(std::span<const std::string> entries) {
   return out;
 }
 
-std::vector<Assignment> read_flags(std::span<const std::string> arguments) {
+void refuse_option(std::string_view argument, std::string_view verb, std::span<const std::string> options,
+                   std::string_view advice) {
+  const std::string_view given = argument.substr(0, argument.find('='));
+  std::string name(given.substr(std::min(given.find_first_not_of('-'), given.size())));
+  std::replace(name.begin(), name.end(), '_', '-');
+  const std::string near = nearest(name, options);
+  fail_usage(given, "is not an option of ", verb, "; ",
+             near.empty() ? std::string(advice) : "did you mean --" + near + '?');
+}
+
+std::vector<Assignment> read_flags(std::span<const std::string> arguments, std::string_view verb,
+                                   std::span<const std::string> options) {
   std::vector<Assignment> out;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
     const std::size_t equals = argument.find('=');
     std::string name = argument.substr(0, equals);
     const std::size_t dot = name.rfind('.');
+    if (!argument.starts_with('-'))
+      fail_usage(argument, "is one argument too many; ", verb,
+                 " takes one recipe, and keys are written --SECTION.KEY VALUE");
     if (!name.starts_with("--") || dot == std::string::npos)
-      fail_usage(argument, "is not an option of train; configuration keys are written --SECTION.KEY VALUE");
+      refuse_option(argument, verb, options, "configuration keys are written --SECTION.KEY VALUE");
     std::replace(name.begin() + 2, name.end(), '-', '_');
     const std::string section = name.substr(2, dot - 2);
     const std::string key = name.substr(dot + 1);

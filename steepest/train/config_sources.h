@@ -21,7 +21,14 @@ std::vector<Assignment> parse_recipe(std::string_view toml, const std::string& n
 /// STEEPEST_OPTIMIZER_MATRIX_LR is lr of [optimizer.matrix].
 std::vector<Assignment> read_environment(std::span<const std::string> entries);
 
-/// The keys of flags `--train.max-steps 100` or `--train.max_steps=100`.
-std::vector<Assignment> read_flags(std::span<const std::string> arguments);
+/// Throws UsageError: the argument is not an option of the verb; did you mean one of `options` (names without dashes),
+/// else `advice`.
+[[noreturn]] void refuse_option(std::string_view argument, std::string_view verb, std::span<const std::string> options,
+                                std::string_view advice);
+
+/// The keys of flags `--train.max-steps 100` or `--train.max_steps=100`. What is none is refused as an argument of
+/// `verb`, whose own options are `options`.
+std::vector<Assignment> read_flags(std::span<const std::string> arguments, std::string_view verb = "train",
+                                   std::span<const std::string> options = {});
 
 }  // namespace steepest

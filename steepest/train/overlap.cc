@@ -111,17 +111,32 @@ void Overlap::average(BitRange range) {
 }
 
 // Whether all gradients up to here are finite.
-bool Overlap::check(std::span<const float> gradients) {
+bool Overlap::check(const Part& part, std::span<const float> gradients) {
   const NormCheck found = steepest::sum_of_squares(gradients);
   sum_of_squares_ += found.sum_of_squares;
-  if (!found.finite && first_bad_.empty()) first_bad_ = optimizer_.inspect().first_bad;
+  if (!found.finite && first_bad_.empty()) first_bad_ = bad_tensor(part, gradients);
   return first_bad_.empty();
+}
+
+// The first tensor of the part with a value that is not finite. Other parts are none of its business: they may be on
+// their way.
+std::string Overlap::bad_tensor(const Part& part, std::span<const float> gradients) const {
+  const BitRange& range = part.range;
+  for (std::size_t i = 0; i < optimizer_.parameters().size(); ++i) {
+    const Optimizer::GradientPlace place = optimizer_.gradient_place(i);
+    const std::size_t first = std::max(place.first, range.first);
+    const std::size_t end = std::min(place.first + place.count, range.first + range.count);
+    if (place.voted == (part.kind == Kind::Vote) && first < end &&
+        !steepest::sum_of_squares(gradients.subspan(first - range.first, end - first)).finite)
+      return optimizer_.parameters()[i].name;
+  }
+  return optimizer_.parameters()[part.needs].name;
 }
 
 void Overlap::pack(const Part& part) {
   const auto [first, count] = part.range;
   if (part.kind == Kind::Vote) {
-    if (check(optimizer_.voted_gradients().subspan(first, count))) {
+    if (check(part, optimizer_.voted_gradients().subspan(first, count))) {
       optimizer_.pack_votes(part.range, mine_, zero_);
       packed_.push_back(part.range);
     } else {
@@ -131,7 +146,7 @@ void Overlap::pack(const Part& part) {
   }
   const std::span<float> all = optimizer_.mean_gradients();
   // The step will not be taken; what the others get of it only has to be finite.
-  if (!check(all.subspan(first, count))) std::ranges::fill(all.subspan(first, count), 0.0f);
+  if (!check(part, all.subspan(first, count))) std::ranges::fill(all.subspan(first, count), 0.0f);
   feedback_->encode(part.number, all);
   encoded_.push_back(part.number);
 }

@@ -75,7 +75,8 @@ class Overlap {
   void start(const Part& part);
   void average(BitRange range);
   void pack(const Part& part);
-  bool check(std::span<const float> gradients);
+  bool check(const Part& part, std::span<const float> gradients);
+  std::string bad_tensor(const Part& part, std::span<const float> gradients) const;
   void give(const Part& part);
   void wait(Courier::Ticket ticket);
 

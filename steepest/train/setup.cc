@@ -22,6 +22,9 @@ constexpr std::size_t kLargestConfig = 1 << 20;
 
 LlamaConfig configured_model(const RunConfig& config, const RunData& data) {
   const std::string& name = config.model.config;
+  if (name.ends_with(".json") && config.model.vocab_size > 0)
+    fail_key("[model] vocab_size", "is ", config.model.vocab_size, ", but config is ", name,
+             ", which has one of its own; remove one of the two");
   if (name.ends_with(".json")) return parse_llama_config(read_file(name, kLargestConfig), name);
   const std::int64_t vocab = config.model.vocab_size > 0 ? config.model.vocab_size : data.vocab_size;
   if (vocab == 0)
@@ -32,6 +35,15 @@ LlamaConfig configured_model(const RunConfig& config, const RunData& data) {
 }
 
 }  // namespace
+
+std::unique_ptr<ProcessGroup> connect(const RunConfig& config, Launch launch) {
+  launch.listen = config.distributed.listen;
+  auto group = ProcessGroup::connect(launch, std::chrono::seconds(config.distributed.timeout));
+  RunConfig shared = config;
+  shared.distributed.listen.clear();
+  require_equal(*group, "recipe", to_toml(shared));
+  return group;
+}
 
 void on_rank_zero(ProcessGroup& group, const std::function<void()>& action) {
   constexpr std::size_t kLength = 2048;

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "steepest/comm/process_group.h"
@@ -12,6 +13,9 @@
 #include "steepest/train/trainer.h"
 
 namespace steepest {
+
+/// The group of the launched ranks; they must have the same recipe, but for where each of them listens.
+std::unique_ptr<ProcessGroup> connect(const RunConfig& config, Launch launch);
 
 /// The prepared data of a run.
 struct RunData {

@@ -47,11 +47,9 @@ std::uint64_t bytes_of_a_rank(int ranks, VoteScheme scheme, std::size_t averaged
   if (voted > 0 && scheme == VoteScheme::AllGather) sent += others * (bytes(planes * voted) + header);
   if (voted > 0 && scheme == VoteScheme::Shards) sent += 2 * share * bytes(planes * voted) + 2 * others * header;
   if (voted > 0 && scheme == VoteScheme::Halving) {
-    // Counts of up to 2^j votes take j bits and concern 1 / 2^j of the parameters.
-    const int levels = std::bit_width(static_cast<unsigned>(ranks)) - 1;
-    double bits_each = share;
-    for (int j = 1; j <= levels; ++j) bits_each += j / std::exp2(j);
-    sent += bits_each * bytes(voted) + 2 * levels * header;
+    const int rounds = std::bit_width(static_cast<unsigned>(ranks)) - 1;
+    const int surplus = std::has_single_bit(static_cast<unsigned>(ranks)) ? 0 : 1;
+    sent += halving_bits(ranks) * bytes(voted) + (2 * rounds + surplus) * header;
   }
   if (compressed > 0) sent += 2 * share * (bytes(compressed) + 4 * static_cast<double>(blocks)) + 2 * others * header;
   return static_cast<std::uint64_t>(std::llround(sent));
@@ -166,26 +164,26 @@ void Simulation::contribute(int worker) {
   }
 }
 
-// Averaged gradients <- their mean; returns its sum of squares.
-double Simulation::finish_mean(double workers) {
+// Averaged gradients <- their mean.
+NormCheck Simulation::finish_mean(double workers) {
   const std::span<float> mean = optimizer_.mean_gradients();
-  if (mean.empty()) return 0;
+  if (mean.empty()) return {};
   sum_.finish(mean);
   scale(mean, static_cast<float>(1 / workers));
   const NormCheck check = sum_of_squares(mean);
   // Finite gradients can have a sum that is not.
   if (!check.finite && flagged_.empty()) flagged_.push_back({0, "mean gradient, of " + optimizer_.inspect().first_bad});
-  return check.sum_of_squares;
+  return check;
 }
 
 StepReport Simulation::agree(bool stop_requested) {
   StepReport report;
   const double present = present_;
   const auto flagged = static_cast<double>(flagged_.size());
-  const bool goes_on = abstain_ && flagged < present;
-  const double of_mean = feedback_ ? 0 : finish_mean(goes_on ? present - flagged : present);
-  report.skipped = !flagged_.empty() && !goes_on;
-  const double counted = report.skipped ? present : present - flagged;
+  const bool goes_on = flagged == 0 || (abstain_ && flagged < present);
+  const NormCheck mean = feedback_ ? NormCheck{} : finish_mean(goes_on ? present - flagged : present);
+  report.skipped = !goes_on || !mean.finite;
+  const double counted = report.skipped ? present : present - flagged, of_mean = mean.sum_of_squares;
   report.loss = sequential_sum(losses_) / counted;
   report.grad_norm = std::sqrt(of_mean + sequential_sum(squares_) / counted);
   report.stop_requested = stop_requested;

@@ -18,6 +18,7 @@
 #include "steepest/comm/sequential_feedback.h"
 #include "steepest/comm/sequential_sum.h"
 #include "steepest/comm/vote.h"
+#include "steepest/kernels/reduce.h"
 #include "steepest/optim/optimizer.h"
 #include "steepest/train/config.h"
 #include "steepest/train/step.h"
@@ -69,7 +70,7 @@ class Simulation {
   std::span<float> local_gradients();
   void take(int worker, double loss);
   void contribute(int worker);
-  double finish_mean(double workers);
+  NormCheck finish_mean(double workers);
   StepReport agree(bool stop_requested);
   void update(std::int64_t t, StepReport& report);
   std::span<const std::uint64_t> decide();

@@ -38,8 +38,8 @@ std::optional<std::string> SlowRanks::add(std::int64_t step, double own_ms) {
   steps_ = 0;
   std::vector<double> all(static_cast<std::size_t>(group_.world_size()));
   group_.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(all)));
-  // The first steps of a run, in which caches are cold and files are read, say little.
-  if (step < 2 * kSlowRankWindow || step < quiet_until_) return std::nullopt;
+  // The first steps after a start, in which caches are cold and files are read, say little.
+  if (++windows_ < 2 || step < quiet_until_) return std::nullopt;
   const std::optional<std::string> sentence = slow_rank(all);
   if (sentence) quiet_until_ = step + kQuiet;
   return sentence;

@@ -29,7 +29,7 @@ class SlowRanks {
  private:
   ProcessGroup& group_;
   double sum_ms_ = 0;
-  std::int64_t steps_ = 0;
+  std::int64_t steps_ = 0, windows_ = 0;
   std::int64_t quiet_until_ = 0;
 };
 

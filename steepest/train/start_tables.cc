@@ -22,6 +22,12 @@ std::string row(std::string_view name, const std::string& value) {
   return "  " + padded + value + '\n';
 }
 
+std::string short_number(double x) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", x);
+  return text;
+}
+
 }  // namespace
 
 std::string start_tables(const RunConfig& config, const Llama& model, const Optimizer& optimizer,
@@ -42,8 +48,8 @@ std::string start_tables(const RunConfig& config, const Llama& model, const Opti
   out += row("model", concat(config.model.init_from.empty() ? config.model.config : config.model.init_from, ", ",
                              parameters, " parameters, vocabulary ", model.config().vocab_size));
   out += row("data", concat(config.data.path, ", ", loader.tokens(), " training tokens, ",
-                            static_cast<double>(train.batch_tokens) * static_cast<double>(train.max_steps) /
-                                static_cast<double>(loader.tokens()),
+                            short_number(static_cast<double>(train.batch_tokens) *
+                                         static_cast<double>(train.max_steps) / static_cast<double>(loader.tokens())),
                             " epochs"));
   const bool even = windows % workers == 0;
   const char* const who = simulates(config) ? " simulated workers" : " rank(s)";

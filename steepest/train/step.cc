@@ -18,12 +18,19 @@ std::string place_of(const NonFiniteRank& flagged) {
   return concat("rank ", flagged.rank, ", ", flagged.tensor);
 }
 
-StepReport report_of(const Agreed& agreed) {
+// Where all have the same, it came to them with the mean.
+std::string place_of(const std::vector<NonFiniteRank>& flagged, int ranks) {
+  const NonFiniteRank& first = flagged.front();
+  const bool all = ranks > 1 && static_cast<int>(flagged.size()) == ranks && first.tensor == flagged.back().tensor;
+  return all ? "on all ranks, " + first.tensor : place_of(first);
+}
+
+StepReport report_of(const Agreed& agreed, int ranks) {
   StepReport report;
   report.loss = agreed.loss;
   report.grad_norm = agreed.grad_norm;
   report.skipped = agreed.skip;
-  if (!agreed.flagged.empty()) report.non_finite_place = place_of(agreed.flagged.front());
+  if (!agreed.flagged.empty()) report.non_finite_place = place_of(agreed.flagged, ranks);
   report.distrust = agreed.distrust;
   report.stop_requested = agreed.stop_requested;
   return report;
@@ -74,7 +81,7 @@ StepReport StepRunner::run(std::int64_t t, bool stop_requested) {
   const double local_loss =
       accumulate_gradients(t, group_.rank(), [this](std::size_t first) { aggregate_.ready(first); });
   const Agreed agreed = aggregate_.agree(local_loss, stop_requested);
-  StepReport report = report_of(agreed);
+  StepReport report = report_of(agreed, group_.world_size());
   if (agreed.skip) {
     optimizer_.skip_step();
   } else {

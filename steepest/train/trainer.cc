@@ -16,6 +16,7 @@
 #include "steepest/train/checkpoint.h"
 #include "steepest/train/evaluate.h"
 #include "steepest/train/metrics.h"
+#include "steepest/train/recipe_changes.h"
 #include "steepest/train/schedule.h"
 #include "steepest/train/setup.h"
 #include "steepest/train/simulation.h"
@@ -55,17 +56,6 @@ class StepTimer {
   std::deque<double> recent_;
 };
 
-/// What all ranks must have alike: where each of them listens is its own matter.
-std::string shared_recipe(RunConfig config) {
-  config.distributed.listen.clear();
-  return to_toml(config);
-}
-
-std::unique_ptr<ProcessGroup> connect(Launch launch, const DistributedSection& section) {
-  launch.listen = section.listen;
-  return ProcessGroup::connect(launch, std::chrono::seconds(section.timeout));
-}
-
 /// The run between set-up and end; members are in order of construction.
 class Run {
  public:
@@ -74,8 +64,7 @@ class Run {
         out_(request.out),
         stop_(request.stop),
         reporter_(reporter),
-        group_(connect(request.launch, config_.distributed)) {
-    require_equal(*group_, "recipe", shared_recipe(config_));
+        group_(connect(config_, request.launch)) {
     claim_folder(request.resume);
     data_ = open_data(config_, out_, *group_, reporter_);
     model_.emplace(make_model(config_, data_));
@@ -89,6 +78,7 @@ class Run {
     steps_.emplace(*model_, *optimizer_, *loader_, *group_, config_);
     writer_.emplace(out_, data_.tokenizer, config_, *group_);
     resume(request);
+    check_weights();
   }
 
   Outcome run() {
@@ -100,6 +90,7 @@ class Run {
       if (const std::string& note = steps_->aggregate().note(); !note.empty()) say(note);
       if (const std::string warnings = warnings_for(config_); !warnings.empty()) say(warnings);
       if (!resumed_from_.empty()) say(concat("resumed from ", resumed_from_.string(), " after step ", state_.step));
+      if (!changes_.empty()) say("warning: not the recipe of the checkpoint: " + changes_);
     }
     if (state_.step >= config_.train.max_steps && group_->rank() == 0)
       say(concat("nothing to do: step ", state_.step, " of ", config_.train.max_steps,
@@ -112,12 +103,12 @@ class Run {
       const bool last = state_.step == config_.train.max_steps;
       const std::int64_t every = config_.checkpoint.every;
       saved = last || stop || (every > 0 && state_.step % every == 0);
-      if (saved) writer_->save(*model_, *optimizer_, worker_parts(), state_);
+      if (saved) save();
       if (!stop || last) continue;
       finish();
       return Outcome::Stopped;
     }
-    if (!saved) writer_->save(*model_, *optimizer_, worker_parts(), state_);
+    if (!saved) save();
     finish();
     return Outcome::Finished;
   }
@@ -131,9 +122,15 @@ class Run {
   void claim_folder(const std::string& resume) {
     on_rank_zero(*group_, [&] {
       remove_partial_checkpoints(out_);
-      if (const auto found = newest_checkpoint(out_); found && resume.empty())
+      const auto found = newest_checkpoint(out_);
+      if (!found || resume == "auto") return;
+      if (resume.empty())
         fail("--out", out_.string(), " already holds a run (", found->filename().string(),
              "); continue it with --resume auto or choose another folder");
+      const fs::path own = fs::weakly_canonical(out_), other = fs::weakly_canonical(resume);
+      if (std::mismatch(own.begin(), own.end(), other.begin(), other.end()).first != own.end())
+        fail("--out", out_.string(), " already holds a run (", found->filename().string(), "), and --resume ", resume,
+             " is of another; choose another folder for --out");
     });
   }
 
@@ -143,19 +140,35 @@ class Run {
     if (error) fail("--out", out_.string(), " cannot be created: ", error.message(), "; choose another folder");
   }
 
+  /// The folder to go on from; empty: none.
+  fs::path checkpoint_of(const std::string& resume) const {
+    if (resume.empty() || resume == "auto") return resume.empty() ? fs::path() : newest_checkpoint(out_).value_or("");
+    return newest_checkpoint(resume).value_or(resume);  // of a run folder its newest checkpoint
+  }
+
   void resume(const TrainRequest& request) {
-    if (request.resume.empty()) return;
-    fs::path folder = request.resume;
-    if (request.resume == "auto") {
-      const auto newest = newest_checkpoint(out_);
-      if (!newest) return;
-      folder = *newest;
-    } else if (const auto inside = newest_checkpoint(folder)) {
-      folder = *inside;  // a run folder was named: its newest checkpoint
-    }
-    require_equal(*group_, "checkpoint to resume from", folder.filename().string());
+    const fs::path folder = checkpoint_of(request.resume);
+    // Machines that do not share their folders would begin at different steps.
+    require_equal(*group_, "checkpoint to resume from", folder.empty() ? "none" : folder.filename().string());
+    if (folder.empty()) return;
     state_ = load_checkpoint(folder, *model_, *optimizer_, worker_parts(), *group_, config_);
+    changes_ = recipe_changes(saved_recipe(folder), to_toml(config_));
     resumed_from_ = folder;
+  }
+
+  void save() {
+    group_->set_place(concat("the save after step ", state_.step));
+    wait_for_writer();
+    writer_->save(*model_, *optimizer_, worker_parts(), state_);
+  }
+
+  /// A save may take longer than ranks wait for a message, so rank 0 says now and then that it is still at it.
+  void wait_for_writer() {
+    const auto patience = std::chrono::milliseconds(250 * config_.distributed.timeout);
+    for (std::byte busy{1}; busy != std::byte{0};) {
+      if (group_->rank() == 0) busy = std::byte{!writer_->wait_for(patience)};
+      group_->broadcast({&busy, 1}, 0);
+    }
   }
 
   WorkerParts worker_parts() { return {steps_->aggregate().feedback(), steps_->simulation()}; }
@@ -177,7 +190,7 @@ class Run {
     if (const auto warning = optimizer_->take_warning()) say("warning: " + *warning);
     const double own_ms = seconds_since(start) * 1e3 - report.exposed_ms;
     const std::int64_t check_every = config_.distributed.replica_check_every;
-    if (group_->world_size() > 1 && check_every > 0 && state_.step % check_every == 0) check_weights();
+    if (check_every > 0 && state_.step % check_every == 0) check_weights();
     if (const auto slow = slow_ranks_.add(state_.step, own_ms)) say(concat("warning: step ", state_.step, ": ", *slow));
     const std::uint64_t sent = steps_->aggregate().bytes_sent() - sent_before + report.simulated_bytes;
     const double seconds = seconds_since(start);
@@ -209,6 +222,7 @@ class Run {
   }
 
   void check_weights() {
+    if (group_->world_size() == 1) return;
     std::vector<std::span<const std::byte>> weights;
     for (const Parameter& parameter : model_->parameters())
       weights.emplace_back(static_cast<const std::byte*>(parameter.value.const_data_ptr()), parameter.value.nbytes());
@@ -269,15 +283,15 @@ class Run {
     if (!reporter_.progress) return;
     const double mean = timer_.mean();
     const auto left = static_cast<double>(config_.train.max_steps - state_.step);
-    reporter_.progress({state_.step, config_.train.max_steps, report.loss, val_loss, lr,
+    reporter_.progress({state_.step, config_.train.max_steps, report.skipped ? std::nan("") : report.loss, val_loss, lr,
                         measured ? std::optional(measured->gamma_step) : std::nullopt,
                         static_cast<double>(config_.train.batch_tokens) / mean, left * mean});
   }
 
   void finish() {
-    writer_->wait();
     // Nobody leaves before rank 0 has saved: a launcher would take the first exit for the end of the job.
     group_->set_place("the final save");
+    wait_for_writer();
     group_->barrier();
   }
 
@@ -296,6 +310,7 @@ class Run {
   std::optional<MetricsWriter> metrics_;
   TrainerState state_;
   fs::path resumed_from_;
+  std::string changes_;  ///< of the recipe since the checkpoint
   std::string distrust_;
   StepTimer timer_;
   SlowRanks slow_ranks_{*group_};

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -10,6 +11,7 @@
 #include "steepest/base/files.h"
 #include "steepest/comm/agree.h"
 #include "steepest/data/prepare.h"
+#include "steepest/optim/axes.h"
 #include "steepest/train/setup.h"
 #include "steepest/train/step.h"
 
@@ -48,11 +50,7 @@ double lowest(const std::vector<double>& losses) {
 class Tuner {
  public:
   Tuner(const TuneRequest& request, const Reporter& reporter)
-      : config_(request.config),
-        out_(request.out),
-        stop_(request.stop),
-        group_(ProcessGroup::connect(request.launch, std::chrono::seconds(config_.distributed.timeout))) {
-    require_equal(*group_, "recipe", to_toml(config_));
+      : config_(request.config), out_(request.out), stop_(request.stop), group_(connect(config_, request.launch)) {
     data_ = open_data(config_, out_, *group_, reporter);
     vocab_ = make_model(config_, data_).config().vocab_size;
     loader_.emplace(train_shards(data_.folder), config_.data.sequence_length,
@@ -100,6 +98,10 @@ class Tuner {
   std::optional<Loader> loader_;
 };
 
+void refuse(const char* key, const std::string& value, bool given) {
+  if (given) fail_key(key, "is ", value, ", which tuning cannot follow; remove it for `steepest tune`");
+}
+
 void write_results(const fs::path& out, const TuneRequest& request, const SosResult& found) {
   nlohmann::ordered_json runs = nlohmann::ordered_json::array();
   for (const SosRun& run : found.runs)
@@ -133,6 +135,12 @@ SosResult tune(const TuneRequest& request, const Reporter& reporter,
     fail_usage("distributed",
                "tuning measures the gradients of all ranks together; use aggregate \"mean\", or \"vote\" with one-bit "
                "zeros, and non_finite \"skip\"");
+  refuse("[optimizer] memory", "\"kept\"", std::any_of(kRoles.begin(), kRoles.end(), [&](Role role) {
+           return find_memory(config.optimizer.role(role).memory).owns_gradient;
+         }));
+  refuse("[distributed] vote_per", "\"machine\"", distributed.vote_per == "machine");
+  refuse("[distributed] simulated_workers", std::to_string(distributed.simulated_workers),
+         distributed.simulated_workers > 0);
   validate(with_constant_step(config.optimizer, 1));
   if (config.train.threads > 0) at::set_num_threads(static_cast<int>(config.train.threads));
   Tuner tuner(request, reporter);

@@ -66,6 +66,7 @@ TEST(Keys, TextsAreOneOfTheirChoices) {
   EXPECT_EQ(section.method, "adamw");
   EXPECT_EQ(refusal(kMethod, std::string("adam")), "[train] method is \"adam\"; it must be one of sgd, adamw");
   EXPECT_EQ(refusal(kMethod, std::int64_t{1}), "[train] method is 1; it must be a string");
+  EXPECT_EQ(kMethod.words, (std::vector<std::string>{"sgd", "adamw"}));
 }
 
 TEST(Keys, FlagsAreTrueOrFalse) {
@@ -103,6 +104,7 @@ TEST(Keys, TheNearestKnownNameIsSuggested) {
   EXPECT_EQ(nearest("sede", known), "seed");
   EXPECT_EQ(nearest("something_else", known), "");
   EXPECT_EQ(nearest("x", {}), "");
+  EXPECT_EQ(nearest("xy", known), "");  // every letter would change
 }
 
 TEST(Errors, PlaceThePlaceInBrackets) {

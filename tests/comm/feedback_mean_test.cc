@@ -10,6 +10,7 @@
 #include "steepest/comm/agree.h"
 #include "steepest/kernels/normal.h"
 #include "tests/comm/in_process.h"
+#include "tests/comm/tampered.h"
 
 namespace steepest {
 namespace {
@@ -307,51 +308,21 @@ TEST(SignSpec, Test_9_1_2_ASkippedStepLeavesTheResidualsAlone) {
     }
 }
 
-// Flips a bit of what arrives from `peer` in one exchange.
-class Tampered : public Transport {
- public:
-  Tampered(std::unique_ptr<Transport> real, std::size_t peer, int exchange, std::size_t byte)
-      : real_(std::move(real)), peer_(peer), exchange_(exchange), byte_(byte) {}
-
-  void exchange(std::span<const std::span<const std::byte>> outgoing,
-                std::span<const std::span<std::byte>> incoming) override {
-    real_->exchange(outgoing, incoming);
-    if (exchange_-- == 0) incoming[peer_][byte_] ^= std::byte{4};
-  }
-
- private:
-  std::unique_ptr<Transport> real_;
-  std::size_t peer_;
-  int exchange_;
-  std::size_t byte_;
-};
-
 TEST(SignSpec, Test_9_1_9_EveryAlteredByteOnTheWayUpAndDownIsRefused) {
   const Sizes sizes = {130};  // one block, owned by rank 0: 3 words and a padded scale
   for (const int receiver : {0, 1})
     for (std::size_t byte = 0; byte < kWireHeaderBytes + 24 + 8; ++byte) {
-      auto transports = connect_threads(2, std::chrono::seconds(10));
-      std::string thrown[2];
-      const auto run = [&](int rank) {
-        std::unique_ptr<Transport> mine = std::move(transports[static_cast<std::size_t>(rank)]);
-        if (rank == receiver)  // rank 0 receives in the first exchange, rank 1 in the second
-          mine = std::make_unique<Tampered>(std::move(mine), 1 - receiver, receiver, byte);
-        ProcessGroup group(rank, 2, std::move(mine));
+      // Rank 0 receives in the first exchange, rank 1 in the second.
+      const Tampering what = {static_cast<std::size_t>(1 - receiver), receiver, byte};
+      const auto thrown = on_tampered_ranks(2, receiver, what, [&](ProcessGroup& group) {
         FeedbackMean exchange(group, sizes);
-        Floats values = gradient(130, rank, 0);
-        try {
-          exchange(values, 0, 1);
-        } catch (const Error& error) {
-          thrown[rank] = error.what();
-        }
-      };
-      std::thread other([&] { run(1); });
-      run(0);
-      other.join();
-      EXPECT_NE(
-          thrown[receiver].find(receiver == 0 ? "1-bit gradient that does not fit" : "1-bit mean that does not fit"),
-          std::string::npos)
-          << byte << ": " << thrown[receiver];
+        Floats values = gradient(130, group.rank(), 0);
+        exchange(values, 0, 1);
+      });
+      const std::string& refusal = thrown[static_cast<std::size_t>(receiver)];
+      EXPECT_NE(refusal.find(receiver == 0 ? "1-bit gradient that does not fit" : "1-bit mean that does not fit"),
+                std::string::npos)
+          << byte << ": " << refusal;
     }
 }
 

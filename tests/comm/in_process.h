@@ -15,9 +15,9 @@ namespace steepest {
 
 /// Runs `body` as every rank and returns what each one threw ("" for nothing). A rank that throws leaves the group.
 /// `per_machine` ranks in a row count as one machine.
-inline std::vector<std::string> on_ranks(int world_size, const std::function<void(ProcessGroup&)>& body,
-                                         std::chrono::milliseconds timeout = std::chrono::seconds(10),
-                                         int per_machine = 1) {
+[[nodiscard]] inline std::vector<std::string> on_ranks(int world_size, const std::function<void(ProcessGroup&)>& body,
+                                                       std::chrono::milliseconds timeout = std::chrono::seconds(10),
+                                                       int per_machine = 1) {
   std::vector<std::unique_ptr<ProcessGroup>> groups = ProcessGroup::in_process(world_size, timeout, per_machine);
   std::vector<std::string> thrown(groups.size());
   std::vector<std::thread> threads;

@@ -117,6 +117,10 @@ TEST(Launch, Slurm) {
   EXPECT_EQ(launch.local_rank, 1);
   EXPECT_EQ(launch.master_addr, "gpu003");
   EXPECT_EQ(launch_of(changed(variables, "SLURM_PROCID", "0")).master_port, launch.master_port);
+  Variables tasks = changed(changed(variables, "SLURM_STEP_TASKS_PER_NODE", "2(x3),3"), "SLURM_NODEID", "2");
+  EXPECT_EQ(launch_of(tasks).local_world_size, 2);
+  EXPECT_EQ(launch_of(changed(tasks, "SLURM_NODEID", "3")).local_world_size, 3);
+  EXPECT_EQ(launch_of(changed(tasks, "SLURM_STEP_TASKS_PER_NODE", "4")).local_world_size, 2) << "no node 2: not said";
   EXPECT_EQ(launch_of(changed(variables, "SLURM_STEP_NODELIST", "a,b")).master_addr, "a");
   EXPECT_EQ(launch_of(changed(variables, "SLURM_STEP_NODELIST", "rack[2,4]-n7,b")).master_addr, "rack2-n7");
   EXPECT_EQ(launch_of(changed(variables, "SLURM_STEP_NUM_NODES", "1")).master_addr, "127.0.0.1");

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <numeric>
 
 #include "steepest/base/philox.h"
@@ -160,11 +161,17 @@ TEST(ProcessGroup, ALostRankIsNamedWithThePlace) {
 }
 
 TEST(ProcessGroup, ASilentRankIsNamedAfterTheTimeout) {
+  std::atomic<bool> noticed = false;
   const auto thrown = on_ranks(
       2,
-      [](ProcessGroup& group) {
-        if (group.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(400));
-        group.barrier();
+      [&](ProcessGroup& group) {
+        while (group.rank() == 1 && !noticed) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        try {
+          group.barrier();
+        } catch (const Error&) {
+          noticed = true;
+          throw;
+        }
       },
       std::chrono::milliseconds(100));
   EXPECT_NE(thrown[0].find("rank 0 of 2, start: rank 1 sent nothing for 100 ms"), std::string::npos) << thrown[0];

@@ -19,10 +19,12 @@
 
 #include "steepest/base/error.h"
 #include "steepest/base/hash.h"
+#include "steepest/base/philox.h"
 #include "steepest/comm/agree.h"
 #include "steepest/comm/process_group.h"
-#include "steepest/comm/vote.h"
 #include "steepest/kernels/bits.h"
+#include "steepest/kernels/dispatch.h"
+#include "steepest/kernels/elementwise.h"
 
 namespace steepest::ranks {
 namespace {
@@ -147,6 +149,26 @@ void scenario_vote(ProcessGroup& group) {
   group.barrier();
 }
 
+// This rank's instruction set and its weights after votes by every scheme.
+void scenario_apply(ProcessGroup& group) {
+  std::puts(kernel_target().c_str());
+  for (const VoteScheme scheme : {VoteScheme::Shards, VoteScheme::AllGather, VoteScheme::Halving})
+    std::puts(weights_by_votes(group, scheme).c_str());
+  group.barrier();
+}
+
+constexpr std::size_t kVoted = 1100;  // three shards of 512 bits, the last one short
+constexpr std::uint64_t kVotedSteps = 1000;
+constexpr float kRate = 1e-3f, kDecay = 0.1f;
+
+void voter_gradient(int rank, std::uint64_t t, const std::vector<float>& x, std::vector<float>& g) {
+  const StreamKey key = {.seed = 9, .step = t, .tensor = static_cast<std::uint32_t>(rank)};
+  for (std::size_t i = 0; i < x.size(); i += 4) {
+    const PhiloxBlock block = philox(key, i / 4);
+    for (std::size_t k = 0; k < 4; ++k) g[i + k] = (i + k) % 5 == 0 ? 0 : x[i + k] + (uniform01(block[k]) - 0.5f);
+  }
+}
+
 void scenario_disagree(ProcessGroup& group) {
   require_equal(group, "[optimizer] lr", concat("0.0", group.rank() + 1));
 }
@@ -174,14 +196,14 @@ void scenario_broken(ProcessGroup& group) {
 
 const std::map<std::string, std::function<void(ProcessGroup&)>>& scenarios() {
   static const std::map<std::string, std::function<void(ProcessGroup&)>> table = {
-      {"sum", scenario_sum},      {"victim", scenario_victim},     {"bytes", scenario_bytes},
-      {"vote", scenario_vote},    {"disagree", scenario_disagree}, {"sockets", scenario_sockets},
-      {"sizes", scenario_sizes},  {"chain", scenario_chain},       {"listening", scenario_listening},
-      {"broken", scenario_broken}};
+      {"sum", scenario_sum},       {"victim", scenario_victim},     {"bytes", scenario_bytes},
+      {"vote", scenario_vote},     {"disagree", scenario_disagree}, {"sockets", scenario_sockets},
+      {"sizes", scenario_sizes},   {"chain", scenario_chain},       {"listening", scenario_listening},
+      {"broken", scenario_broken}, {"apply", scenario_apply}};
   return table;
 }
 
-constexpr auto kPatience = std::chrono::seconds(60);
+constexpr auto kPatience = std::chrono::seconds(180);
 
 struct Child {
   pid_t pid = -1;
@@ -235,6 +257,41 @@ std::uint64_t vote_input(int rank, std::uint64_t t, std::size_t word) {
   return xxh3(std::as_bytes(std::span(parts)));
 }
 
+std::string weights_by_votes(ProcessGroup& group, VoteScheme scheme) {
+  VoteExchange exchange(group, kVoted, scheme);
+  std::vector<float> x(kVoted), g(kVoted);
+  std::vector<std::uint64_t> mine(words_for(kVoted)), decided(mine.size());
+  for (std::uint64_t t = 0; t < kVotedSteps; ++t) {
+    voter_gradient(group.rank(), t, x, g);
+    pack_signs(g, t, ZeroRule::Parity, mine.data());
+    exchange(mine, t, decided);
+    apply_bits({.lr = kRate, .weight_decay = kDecay}, x.data(), x.size(), decided.data(), 0);
+  }
+  return hex(xxh3(std::as_bytes(std::span(x))));
+}
+
+// sign_and_vote.md 3.4 and 3.6.
+std::string weights_by_plain_loops(int world_size) {
+  const auto ranks = static_cast<std::size_t>(world_size);
+  std::vector<float> x(kVoted), g(kVoted);
+  std::vector<std::size_t> negative(kVoted);
+  for (std::uint64_t t = 0; t < kVotedSteps; ++t) {
+    std::fill(negative.begin(), negative.end(), 0);
+    for (int rank = 0; rank < world_size; ++rank) {
+      voter_gradient(rank, t, x, g);
+      for (std::size_t i = 0; i < kVoted; ++i) negative[i] += t % 2 == 0 ? g[i] < 0 : g[i] <= 0;
+    }
+    const std::size_t threshold = ranks % 2 == 1 ? (ranks - 1) / 2 : t % 2 == 0 ? ranks / 2 : ranks / 2 - 1;
+    for (std::size_t i = 0; i < kVoted; ++i) {
+      const float decay = kDecay * x[i];
+      const float u = (negative[i] > threshold ? -1.0f : 1.0f) + decay;
+      const float moved = kRate * u;
+      x[i] -= moved;
+    }
+  }
+  return hex(xxh3(std::as_bytes(std::span(x))));
+}
+
 int free_port() {
   const int descriptor = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address{};
@@ -267,8 +324,8 @@ std::vector<Ended> run(const std::string& scenario, const std::vector<Environmen
   std::size_t ended_count = 0;
   std::size_t stopped_count = 0;
   while (ended_count < children.size()) {
-    // What can only end by force: ranks that stopped themselves when all others are done, and everything after a
-    // minute.
+    // What can only end by force: ranks that stopped themselves when all others are done, and everything after
+    // kPatience.
     if (ended_count + stopped_count == children.size() || Clock::now() - begin > kPatience)
       for (std::size_t i = 0; i < children.size(); ++i)
         if (ended[i].code == -1) kill(children[i].pid, SIGKILL);

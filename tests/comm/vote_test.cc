@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "steepest/base/philox.h"
 #include "steepest/kernels/bits.h"
 #include "tests/comm/in_process.h"
+#include "tests/comm/ranks.h"
+#include "tests/comm/tampered.h"
 
 namespace steepest {
 namespace {
@@ -162,21 +165,30 @@ TEST(SignSpec, Test_9_1_2_NobodyVotesWhereAllAbstain) {
   EXPECT_EQ(thrown[0], "[distributed] rank 0 of 2, start: all ranks abstain; skip the step");
 }
 
-TEST(SignSpec, Test_9_1_7_WeightsAreEqualAfter1000Steps) {
-  constexpr std::size_t kBits = 1500;
-  std::vector<std::vector<float>> replicas(4, std::vector<float>(kBits));
-  const auto thrown = on_ranks(4, [&](ProcessGroup& group) {
-    std::vector<float>& weights = replicas[static_cast<std::size_t>(group.rank())];
-    VoteExchange exchange(group, kBits);
-    Words decided(words_for(kBits));
-    for (std::uint64_t t = 0; t < 1000; ++t) {
-      exchange(random_bits(kBits, group.rank(), t), t, decided);
-      for (std::size_t i = 0; i < kBits; ++i) weights[i] -= (decided[i / 64] >> i % 64 & 1) ? -1e-3f : 1e-3f;
-    }
-  });
-  EXPECT_EQ(thrown, nothing_thrown(4));
-  for (int r = 1; r < 4; ++r) EXPECT_EQ(replicas[static_cast<std::size_t>(r)], replicas[0]);
+class Test_9_1_7_AfterThousandSteps : public testing::TestWithParam<VoteScheme> {
+ protected:
+  void expect_weights_of_plain_loops(int world_size) const {
+    const std::string expected = ranks::weights_by_plain_loops(world_size);
+    const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
+      EXPECT_EQ(ranks::weights_by_votes(group, GetParam()), expected) << world_size << " ranks, rank " << group.rank();
+    });
+    EXPECT_EQ(thrown, nothing_thrown(world_size));
+  }
+};
+
+TEST_P(Test_9_1_7_AfterThousandSteps, WeightsAreThoseOfPlainLoops) {
+  for (const int world_size : {1, 2, 3, 4, 7, 8}) expect_weights_of_plain_loops(world_size);
 }
+
+TEST_P(Test_9_1_7_AfterThousandSteps, WeightsOf16RanksAreThoseOfPlainLoops) {
+  expect_weights_of_plain_loops(16);
+}
+
+INSTANTIATE_TEST_SUITE_P(SignSpec, Test_9_1_7_AfterThousandSteps, testing::ValuesIn(kSchemes), [](const auto& scheme) {
+  return scheme.param == VoteScheme::Shards      ? "Shards"
+         : scheme.param == VoteScheme::AllGather ? "AllGather"
+                                                 : "Halving";
+});
 
 TEST(SignSpec, Test_9_1_8_BytesEqualTheTableWithinHeadersAndShardRounding) {
   constexpr std::size_t kBits = 1000003;
@@ -255,18 +267,47 @@ TEST(SignSpec, Test_9_1_3_JunkInThePaddingNeverMatters) {
     }
 }
 
+// One byte of one message to rank 1 of 4 is altered: in each exchange, from each rank that sends something there.
+TEST(SignSpec, Test_9_1_9_EveryAlteredMessageOfAVoteIsRefused) {
+  struct Arrival {
+    const char* kind;
+    std::vector<std::size_t> senders;
+  };
+  const std::pair<VoteScheme, std::vector<Arrival>> arrivals[] = {
+      {VoteScheme::AllGather, {{"vote", {0, 2, 3}}}},
+      {VoteScheme::Shards, {{"vote", {0, 2, 3}}, {"decision", {0, 2, 3}}}},
+      {VoteScheme::Halving, {{"count of votes", {3}}, {"count of votes", {0}}, {"decision", {0}}, {"decision", {3}}}}};
+  constexpr std::size_t kBits = 2000;
+  std::vector<std::size_t> bytes(kWireHeaderBytes);
+  std::iota(bytes.begin(), bytes.end(), std::size_t{0});
+  bytes.insert(bytes.end(), {64, 100, 127});  // of the payload, which has 64 bytes or more
+  for (const auto& [scheme, exchanges] : arrivals)
+    for (std::size_t k = 0; k < exchanges.size(); ++k)
+      for (const std::size_t sender : exchanges[k].senders)
+        for (const std::size_t byte : bytes) {
+          const auto thrown = on_tampered_ranks(4, 1, {sender, static_cast<int>(k), byte}, [&](ProcessGroup& group) {
+            VoteExchange exchange(group, kBits, scheme);
+            Words decided(exchange.words());
+            exchange(random_bits(kBits, group.rank(), 3), 3, decided);
+          });
+          const std::string expected = concat("rank ", sender, " sent a ", exchanges[k].kind, " that does not fit, ");
+          ASSERT_NE(thrown[1].find(expected), std::string::npos) << "byte " << byte << ": " << thrown[1];
+        }
+}
+
 TEST(Vote, RanksAtDifferentStepsAreRefused) {
-  for (const VoteScheme scheme : {VoteScheme::Shards, VoteScheme::AllGather}) {
+  for (const VoteScheme scheme : kSchemes) {
     const auto thrown = on_ranks(2, [&](ProcessGroup& group) {
       group.set_place("step 5");
       VoteExchange exchange(group, 1024, scheme);
       Words mine(16), decided(16);
       exchange(mine, group.rank() == 0 ? 5 : 6, decided);
     });
-    EXPECT_EQ(
-        thrown[0],
-        "[distributed] rank 0 of 2, step 5: rank 1 sent a vote that does not fit, step is 6 there and 5 here; run the "
-        "same program with the same recipe on all ranks");
+    EXPECT_EQ(thrown[0],
+              concat("[distributed] rank 0 of 2, step 5: rank 1 sent a ",
+                     scheme == VoteScheme::Halving ? "count of votes" : "vote",
+                     " that does not fit, step is 6 there and 5 here; run the same program with the same recipe on all "
+                     "ranks"));
     EXPECT_FALSE(thrown[1].empty());
   }
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "steepest/base/hash.h"
+#include "steepest/comm/vote.h"
 
 namespace steepest {
 namespace {
@@ -39,6 +40,15 @@ Number at(const std::vector<std::byte>& message, std::size_t offset) {
   std::memcpy(&value, message.data() + offset, sizeof value);
   return value;
 }
+
+// The numbers of the wire, in the order in which 5.3 lists kinds and flags.
+static_assert(static_cast<int>(MessageKind::Vote) == 1 && static_cast<int>(MessageKind::Decision) == 2 &&
+              static_cast<int>(MessageKind::FeedbackUp) == 3 && static_cast<int>(MessageKind::FeedbackDown) == 4 &&
+              static_cast<int>(MessageKind::Counts) == 5);
+static_assert(wire_flags::kAbstain == 2 && wire_flags::kSecondPlane == 4 && wire_flags::kZeroRuleShift == 3 &&
+              wire_flags::kTiePlus == 32);
+static_assert(static_cast<int>(VoteRules::Zero::Parity) == 0 && static_cast<int>(VoteRules::Zero::Zero) == 1 &&
+              static_cast<int>(VoteRules::Zero::Plus) == 2);
 
 TEST(SignSpec, WireHeaderHasTheLayoutOf_5_3) {
   const std::vector<std::byte> message = example_message();
@@ -105,6 +115,19 @@ TEST(SignSpec, Test_9_1_9_EachAlteredFieldIsRefusedNamingBothValues) {
   expect([](WireHeader& h) { h.sender = 1; }, "sender is 3 there and 1 here");
   expect([](WireHeader& h) { h.flags = 1; }, "flags is 0 there and 1 here");
   expect([](WireHeader& h) { h.votes_counted = 3; }, "votes counted is 4 there and 3 here");
+}
+
+TEST(SignSpec, Test_9_1_9_AlteredMagicVersionAndHashAreRefusedNamingBothValues) {
+  const auto mismatch_of = [](std::size_t byte) {
+    std::vector<std::byte> altered = example_message();
+    altered[byte] ^= std::byte{3};
+    return message_mismatch(altered, example());
+  };
+  const std::vector<std::byte> message = example_message();
+  const std::uint64_t hash = xxh3(std::span(message).subspan(64));
+  EXPECT_EQ(mismatch_of(0), "magic is 0000000056505450 there and 0000000056505453 here");
+  EXPECT_EQ(mismatch_of(4), "version is 2 there and 1 here");
+  EXPECT_EQ(mismatch_of(56), "payload hash is " + hex(hash ^ 3) + " there and " + hex(hash) + " here");
 }
 
 TEST(SignSpec, Test_9_1_9_EveryFlippedBitIsRefused) {

@@ -183,6 +183,45 @@ TEST(Prepare, AFailureKeepsThePreparedData) {
   EXPECT_EQ(contents(folder / "out"), before);
 }
 
+TEST(Prepare, AnotherDataSetIsNotReplacedUnlessAskedTo) {
+  const TemporaryFolder folder;
+  const auto text = folder.file("text.txt", english(60'000));
+  const PrepareOptions first = options_for(text, folder / "out");
+  prepare(first);
+  const auto before = contents(folder / "out");
+  PrepareOptions other = first;
+  other.vocab_size = 500;
+  EXPECT_NE(error_of([&] { prepare(other); }).find("already holds a data set with vocab-size 600"), std::string::npos);
+  other = first;
+  other.val_fraction = 0.25;
+  EXPECT_NE(error_of([&] { prepare(other); }).find("with val-fraction"), std::string::npos);
+  other = first;
+  other.tokenizer = tokenizer_file(folder / "out");
+  EXPECT_NE(error_of([&] { prepare(other); }).find("with vocab-size 600"), std::string::npos);
+  other = options_for(folder.file("second.txt", english(60'000, 2)), folder / "out");
+  EXPECT_NE(error_of([&] { prepare(other); }).find("of another text"), std::string::npos);
+  prepare(first);
+  EXPECT_EQ(contents(folder / "out"), before);
+  other.replace = true;
+  prepare(other);
+  EXPECT_NE(contents(folder / "out"), before);
+  folder.file("foreign/train_000001.bin", "shards of another program");
+  EXPECT_THROW(prepare(options_for(text, folder / "foreign")), Error);
+}
+
+TEST(Prepare, WhatItsProgressThrowsEndsItWithNothingWritten) {
+  const TemporaryFolder folder;
+  PrepareOptions options = options_for(folder.file("text.txt", english(60'000)), folder / "out");
+  for (const std::string stage : {"reading", "training", "encoding"}) {
+    options.progress = [&](const std::string& line) {
+      if (line.starts_with(stage)) throw Error("stop");
+    };
+    EXPECT_THROW(prepare(options), Error);
+    EXPECT_FALSE(fs::exists(folder / "out"));
+    EXPECT_FALSE(fs::exists(folder / "out.partial"));
+  }
+}
+
 TEST(Prepare, LeftoversOfAKilledRunAreRemovedAndARunningOneIsRespected) {
   const TemporaryFolder folder;
   const auto text = folder.file("text.txt", english(60'000));
@@ -206,7 +245,7 @@ TEST(Prepare, ReportsItsStages) {
   ASSERT_GE(lines.size(), 3u);
   EXPECT_EQ(lines.front(), "reading");
   EXPECT_NE(std::find(lines.begin(), lines.end(), "training the tokenizer"), lines.end());
-  EXPECT_EQ(lines.back(), "encoding: 0.1 of 0.1 MB (100 %)");
+  EXPECT_EQ(lines.back(), "encoding: 100 of 100 kB (100 %)");
 }
 
 TEST(FirstUse, PreparedFoldersAreTakenAsTheyAre) {
@@ -214,6 +253,21 @@ TEST(FirstUse, PreparedFoldersAreTakenAsTheyAre) {
   prepare(options_for(folder.file("t", english(60'000)), folder / "out"));
   EXPECT_EQ(prepare_on_first_use(folder / "out", folder / "run", 700), folder / "out");
   EXPECT_FALSE(fs::exists(folder / "run"));
+}
+
+TEST(FirstUse, ADamagedDataSetIsNotTakenForText) {
+  const TemporaryFolder folder;
+  prepare(options_for(folder.file("t", english(60'000)), folder / "out"));
+  const auto refusal = [&] { return error_of([&] { prepare_on_first_use(folder / "out", folder / "run", 700); }); };
+  fs::rename(folder / "out/val_000000.bin", folder / "val");
+  EXPECT_NE(refusal().find("lacks val_000000.bin"), std::string::npos);
+  fs::rename(folder / "val", folder / "out/val_000000.bin");
+  fs::remove(folder / "out/train_000001.bin");
+  EXPECT_NE(refusal().find("lacks train_000001.bin"), std::string::npos);
+  folder.file("out/dataset.json", "no JSON");
+  EXPECT_NE(refusal().find("not valid JSON"), std::string::npos);
+  fs::remove(folder / "out/dataset.json");
+  EXPECT_NE(refusal().find("no train_*.bin"), std::string::npos);
 }
 
 TEST(FirstUse, ATextIsPreparedBesideItselfOnceAndAgainWhenItChanges) {

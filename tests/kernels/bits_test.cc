@@ -93,28 +93,48 @@ TEST(SignSpec, Item9_1_1_TernaryRoundTrip) {
   }
 }
 
+// The bits below `first` are kept, those behind the end become 0, and the words around are left alone.
 TEST(SignSpec, Item9_1_1_PackAtAnyBit) {
-  on_every_target([] {
-    for (std::size_t first = 0; first < 130; first += 7) {
-      for (std::size_t n = 0; n < 200; n += 3) {
-        const std::vector<float> x = awkward(n, first);
-        std::vector<std::uint64_t> words(words_for(first + n) + 1, ~std::uint64_t{0});
-        std::vector<std::uint64_t> minus = words, nonzero = words;
-        pack_signs(x, 1, ZeroRule::Plus, words.data(), first);
-        pack_ternary(x, {minus.data(), nonzero.data()}, first);
-        ASSERT_EQ(minus, words);
-        for (std::size_t i = 0; i < words_for(first + n) * 64; ++i) {
-          if (n == 0 || i / 64 < first / 64) continue;
-          const bool expect = i < first || (i < first + n && model_bit(x[i - first], 1, ZeroRule::Plus));
-          ASSERT_EQ(words[i / 64] >> (i % 64) & 1, expect) << first << " " << n << " " << i;
-          const bool some = i < first || (i < first + n && x[i - first] != 0);
-          ASSERT_EQ(nonzero[i / 64] >> (i % 64) & 1, some) << first << " " << n << " " << i;
+  using Words = std::vector<std::uint64_t>;
+  const auto expected = [](std::size_t first, std::size_t n, const auto& bit) {
+    Words words(words_for(first + n) + 1, ~std::uint64_t{0});
+    for (std::size_t i = first; i < 64 * words_for(first + n); ++i)
+      if (i >= first + n || !bit(i - first)) words[i / 64] &= ~(std::uint64_t{1} << (i % 64));
+    return words;
+  };
+  const unsigned saved = _mm_getcsr();
+  for (std::size_t first = 0; first < 130; first += 7) {
+    for (std::size_t n = 1; n < 200; n += 3) {
+      const std::vector<float> x = awkward(n, first);
+      Words signs[2][2];
+      for (const ZeroRule rule : {ZeroRule::Parity, ZeroRule::Plus})
+        for (const std::uint64_t t : {0u, 1u})
+          signs[rule == ZeroRule::Plus][t] =
+              expected(first, n, [&](std::size_t i) { return model_bit(x[i], t, rule); });
+      const Words some =
+          expected(first, n, [&](std::size_t i) { return (std::bit_cast<std::uint32_t>(x[i]) & 0x7FFFFFFFu) != 0; });
+      const Words before(some.size(), ~std::uint64_t{0});
+      on_every_target([&] {
+        for (const unsigned mode : {0u, 0x8040u}) {  // DAZ and FTZ off, on
+          for (const ZeroRule rule : {ZeroRule::Parity, ZeroRule::Plus}) {
+            for (const std::uint64_t t : {0u, 1u}) {
+              Words words = before;
+              _mm_setcsr(saved | mode);
+              pack_signs(x, t, rule, words.data(), first);
+              _mm_setcsr(saved);
+              ASSERT_EQ(words, signs[rule == ZeroRule::Plus][t]) << first << " " << n << " t " << t;
+            }
+          }
+          Words minus = before, nonzero = before;
+          _mm_setcsr(saved | mode);
+          pack_ternary(x, {minus.data(), nonzero.data()}, first);
+          _mm_setcsr(saved);
+          ASSERT_EQ(minus, signs[1][0]) << first << " " << n;
+          ASSERT_EQ(nonzero, some) << first << " " << n;
         }
-        EXPECT_EQ(words.back(), ~std::uint64_t{0});
-        EXPECT_EQ(nonzero.back(), ~std::uint64_t{0});
-      }
+      });
     }
-  });
+  }
 }
 
 // Votes of which position i of a word is negative with probability i/64, so that all counts occur.
@@ -337,26 +357,37 @@ TEST(SignSpec, Item3_4_ProbabilityOfATie) {
 
 TEST(SignSpec, Item9_1_4_SuccessOfTheKernelWithRandomVotes) {
   constexpr std::size_t kBits = 1 << 16;
-  const unsigned voters[] = {1, 3, 5, 9, 15, 27, 101};
-  const double success[] = {.5500, .5748, .5931, .6214, .6535, .7005, .8438};
-  std::vector<std::vector<std::uint64_t>> votes(101, std::vector<std::uint64_t>(words_for(kBits)));
   std::vector<const std::uint64_t*> pointers;
-  for (std::size_t m = 0; m < votes.size(); ++m) {
-    for (std::size_t i = 0; i < kBits; i += 4) {
-      const PhiloxBlock words = philox(StreamKey{.seed = 5, .tensor = static_cast<std::uint32_t>(m)}, i / 4);
-      for (std::size_t k = 0; k < 4; ++k)
-        votes[m][(i + k) / 64] |= std::uint64_t{uniform01(words[k]) >= .55f} << ((i + k) % 64);
+  std::vector<std::vector<std::uint64_t>> votes;
+  // Voters who are right, that is positive, with probability p.
+  const auto draw = [&](std::size_t count, float p, std::uint64_t seed) {
+    votes.assign(count, std::vector<std::uint64_t>(words_for(kBits)));
+    pointers.clear();
+    for (std::size_t m = 0; m < count; ++m) {
+      for (std::size_t i = 0; i < kBits; i += 4) {
+        const PhiloxBlock words = philox(StreamKey{.seed = seed, .tensor = static_cast<std::uint32_t>(m)}, i / 4);
+        for (std::size_t k = 0; k < 4; ++k)
+          votes[m][(i + k) / 64] |= std::uint64_t{uniform01(words[k]) >= p} << ((i + k) % 64);
+      }
+      pointers.push_back(votes[m].data());
     }
-    pointers.push_back(votes[m].data());
-  }
-  for (int k = 0; k < 7; ++k) {
+  };
+  const auto expect_success = [&](unsigned voters, double success) {
     std::vector<std::uint64_t> decided(words_for(kBits));
-    vote(std::span(pointers).first(voters[k]), decided.size(), vote_threshold(voters[k], 0), decided.data());
+    vote(std::span(pointers).first(voters), decided.size(), vote_threshold(voters, 0), decided.data());
     double right = 0;
     for (const std::uint64_t word : decided) right += 64 - std::popcount(word);
-    const double error = std::sqrt(success[k] * (1 - success[k]) / kBits);
-    EXPECT_NEAR(right / kBits, success[k], 4 * error) << voters[k];
-  }
+    EXPECT_NEAR(right / kBits, success, 4 * std::sqrt(success * (1 - success) / kBits)) << voters;
+  };
+  const unsigned voters[] = {1, 3, 5, 9, 15, 27, 101};
+  const double success[] = {.5500, .5748, .5931, .6214, .6535, .7005, .8438};
+  draw(101, .45f, 7);
+  for (int k = 0; k < 7; ++k) expect_success(voters[k], 1 - success[k]);
+  const double skewed[] = {.1000, .0280, .0086, .0009};
+  draw(9, .1f, 8);
+  for (int k = 0; k < 4; ++k) expect_success(voters[k], skewed[k]);
+  draw(101, .55f, 5);
+  for (int k = 0; k < 7; ++k) expect_success(voters[k], success[k]);
   // By parity an even number is worth one voter less over two steps.
   const unsigned even[] = {2, 4, 8, 16};
   const double average[] = {.5500, .5748, .6083, .6535};
@@ -413,12 +444,18 @@ TEST(SignSpec, Item9_1_5_DeadCoordinateDoesNotDrift) {
     for (std::uint64_t t = 0; t < 10'000; ++t) {
       std::uint64_t word = 0;
       pack_signs({&zero, 1}, t, rule, &word);
+      // By parity x is away from 0 on odd t and comes back.
+      if (rule == ZeroRule::Parity) {
+        ASSERT_EQ(x != 0, t % 2 == 1) << t;
+      }
       apply_bits({.lr = 1e-4f}, &x, 1, &word, 0);
+      if (rule == ZeroRule::Parity) {
+        ASSERT_LE(std::abs(x), 1.001e-4) << t;
+      }
     }
-    if (rule == ZeroRule::Parity)
-      EXPECT_LE(std::abs(x), 1.001e-4);
-    else
+    if (rule == ZeroRule::Plus) {
       EXPECT_NEAR(x, -1.0, 1e-3);
+    }
   }
 }
 

@@ -5,6 +5,8 @@
 
 #include <unistd.h>
 
+#include <nlohmann/json.hpp>
+
 #include "steepest/base/error.h"
 #include "steepest/base/files.h"
 #include "tests/model/random.h"
@@ -132,6 +134,19 @@ TEST_F(CheckpointHf, WhatIsMissingOrTruncatedIsNamed) {
   expect_message("neither model.safetensors nor model.safetensors.index.json");
 }
 
+/// The JSON object with the sizes that every config.json must have, where it does not say others.
+std::string with_sizes(const std::string& json) {
+  const nlohmann::json given = nlohmann::json::parse(json, nullptr, false);
+  if (!given.is_object()) return json;
+  nlohmann::json whole = {{"vocab_size", 32000},
+                          {"hidden_size", 4096},
+                          {"intermediate_size", 11008},
+                          {"num_hidden_layers", 32},
+                          {"num_attention_heads", 32}};
+  whole.update(given);
+  return whole.dump();
+}
+
 TEST(LlamaConfigJson, WhatCannotBeComputedIsRefused) {
   const std::pair<const char*, const char*> cases[] = {
       {R"({"model_type":"gpt2"})", "model_type is \"gpt2\""},
@@ -160,7 +175,7 @@ TEST(LlamaConfigJson, WhatCannotBeComputedIsRefused) {
   };
   for (const auto& [json, expected] : cases) {
     try {
-      parse_llama_config(json, "config.json");
+      parse_llama_config(with_sizes(json), "config.json");
       ADD_FAILURE() << json;
     } catch (const Error& error) {
       EXPECT_NE(std::string(error.what()).find(expected), std::string::npos) << error.what();
@@ -169,13 +184,23 @@ TEST(LlamaConfigJson, WhatCannotBeComputedIsRefused) {
   }
 }
 
+TEST(LlamaConfigJson, EverySizeMustBeThere) {
+  for (const std::string key :
+       {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"}) {
+    try {
+      parse_llama_config(with_sizes("{\"" + key + "\":null}"), "config.json");
+      ADD_FAILURE() << key;
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("has no " + key), std::string::npos) << error.what();
+    }
+  }
+}
+
 TEST(LlamaConfigJson, DefaultsAreTransformers) {
   const LlamaConfig config =
-      parse_llama_config(R"({"hidden_size":64,"num_attention_heads":4,"num_key_value_heads":null})", "x");
+      parse_llama_config(with_sizes(R"({"hidden_size":64,"num_attention_heads":4,"num_key_value_heads":null})"), "x");
   EXPECT_EQ(config.num_key_value_heads, 4);
   EXPECT_EQ(config.head_dim, 16);
-  EXPECT_EQ(config.vocab_size, 32000);
-  EXPECT_EQ(config.intermediate_size, 11008);
   EXPECT_EQ(config.max_position_embeddings, 2048);
   EXPECT_EQ(config.eos_token_ids, std::vector<std::int64_t>{2});
 }

@@ -104,11 +104,14 @@ TEST(RelatedSpec, V4_MeanOfTheRandomStart) {
   OptimizerRecipe recipe = preset("adamw");
   for (const Role role : kRoles) recipe.role(role).v0 = "random";
   Optimizer optimizer(recipe, make_parameters(), false);
+  std::size_t moments = 0;
   for (const StateTensor& s : optimizer.state()) {
     if (!s.name.ends_with("second_moment")) continue;
+    ++moments;
     const bool vector = s.value.dim() == 1;
     EXPECT_EQ(s.value.eq(0).all().item<bool>(), vector) << s.name;
   }
+  EXPECT_EQ(moments, kShapes.size());
 }
 
 TEST(RelatedSpec, V5_ObservedStartWithBatchesOfOneIsTheMeanSquare) {
@@ -163,6 +166,53 @@ TEST(RelatedSpec, ObservedStartComesBeforeTheFirstStep) {
     }
   }
   EXPECT_NO_THROW(optimizer.step(1));
+}
+
+// related_systems.md 1: "grad-mean" is sigma * mean^2, and "grad-mean-random" adds the random start, which vectors
+// lack.
+TEST(RelatedSpec, ObservedStartFromMeansAloneAndWithTheRandomStart) {
+  constexpr double kSigma = 2.5, kC = 2;
+  for (const char* mode : {"grad-mean", "grad-mean-random"}) {
+    OptimizerRecipe recipe = preset("adamw");
+    recipe.seed = 4;
+    for (const Role role : kRoles) {
+      recipe.role(role).v0 = "observed";
+      recipe.role(role).v0_mode = mode;
+      recipe.role(role).v0_sigma = kSigma;
+      recipe.role(role).v0_c = kC;
+    }
+    std::vector<Parameter> parameters = make_parameters();
+    Optimizer optimizer(recipe, parameters, false);
+    std::vector<std::vector<double>> sum(kShapes.size()), square(kShapes.size());
+    for (std::uint64_t t = 0; t < 3; ++t) {
+      set_gradients(parameters, t);
+      for (std::size_t k = 0; k < sum.size(); ++k) {
+        const std::span<const float> g = floats(parameters[k].value.grad());
+        sum[k].resize(g.size()), square[k].resize(g.size());
+        for (std::size_t i = 0; i < g.size(); ++i) sum[k][i] += g[i], square[k][i] += double(g[i]) * g[i];
+      }
+      optimizer.observe();
+    }
+    optimizer.finish_observation(64);
+    std::size_t moments = 0;
+    for (const StateTensor& s : optimizer.state()) {
+      if (!s.name.ends_with("second_moment")) continue;
+      const std::size_t k = moments++;
+      const Shape& shape = kShapes[k];
+      ASSERT_EQ(s.name, std::string(shape.name) + ".second_moment");
+      std::vector<float> random(sum[k].size());
+      if (std::string(mode) == "grad-mean-random" && shape.cols > 0)
+        random_second_moment(
+            kSigma, kC, double(shape.cols), double(shape.rows),
+            {.seed = recipe.seed, .tensor = static_cast<std::uint32_t>(k), .purpose = Purpose::SecondMoment}, random);
+      for (std::size_t i = 0; i < random.size(); ++i) {
+        const double mean = sum[k][i] / 3;
+        ASSERT_NEAR(floats(s.value)[i], kSigma * mean * mean + random[i], 1e-6 * (kSigma * square[k][i] + random[i]))
+            << s.name << ' ' << mode;
+      }
+    }
+    EXPECT_EQ(moments, kShapes.size());
+  }
 }
 
 TEST(RelatedSpec, ObservingLeavesNoMomentumBehind) {

@@ -52,6 +52,28 @@ double norm(const auto& x) {
   return std::sqrt(sum);
 }
 
+// The vector form in fp64: X_ij = r_i G_ij c_j with column scales last.
+struct Factors {
+  std::vector<double> rows, cols;
+};
+
+template <class T>
+Factors factors(const std::vector<T>& g, std::size_t rows, std::size_t cols, int iterations) {
+  Factors f{std::vector<double>(rows), std::vector<double>(cols, 1.0)};
+  for (int k = 0; k < iterations; ++k) {
+    std::vector<double> sum(cols);
+    for (std::size_t i = 0; i < rows; ++i) {
+      const T* row = g.data() + i * cols;
+      double row_sum = 0;
+      for (std::size_t j = 0; j < cols; ++j) row_sum += row[j] * f.cols[j] * row[j] * f.cols[j];
+      f.rows[i] = std::sqrt(double(cols) / row_sum);
+      for (std::size_t j = 0; j < cols; ++j) sum[j] += row[j] * f.rows[i] * row[j] * f.rows[i];
+    }
+    for (std::size_t j = 0; j < cols; ++j) f.cols[j] = std::sqrt(double(rows) / sum[j]);
+  }
+  return f;
+}
+
 const std::vector<double> kG1 = {1, 2, 3, 4};
 const std::vector<double> kG2 = {1, 2, 2, 2, -1, 4};
 
@@ -80,9 +102,11 @@ TEST(NormSpec, T3_TwoByThree) {
 
 TEST(NormSpec, T4_ZeroRows) {
   const std::vector<double> g = {3, -4, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-  expect_map(g, 4, 3, {5}, {2, -2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0});
-  expect_map(g, 4, 3, {5, true}, {1, -1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0});
-  expect_map(std::vector<double>(12, 0.0), 4, 3, {5}, std::vector<double>(12, 0.0));
+  for (const int L : {1, 5}) {
+    expect_map(g, 4, 3, {L}, {2, -2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0});
+    expect_map(g, 4, 3, {L, true}, {1, -1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0});
+    expect_map(std::vector<double>(12, 0.0), 4, 3, {L}, std::vector<double>(12, 0.0));
+  }
 }
 
 TEST(NormSpec, T5_ClosedForms) {
@@ -110,6 +134,9 @@ TEST(NormSpec, T6_VectorFormEqualsTheLoopAtAnyMagnitude) {
   const std::vector<double> g = gaussian(64 * 96, 3);
   const std::vector<double> loop = sinkhorn_loop(g, 64, 96, 5, false, 0);
   EXPECT_NEAR(norm(loop) / std::sqrt(64.0 * 96), 1, 1e-13);
+  const auto [r, c] = factors(g, 64, 96, 5);
+  for (std::size_t i = 0; i < g.size(); ++i)
+    ASSERT_NEAR(r[i / 96] * g[i] * c[i % 96], loop[i], 1e-13 * std::abs(loop[i]));
   on_every_target([&] {
     const std::vector<float> x = kernel(g, 64, 96, {});
     EXPECT_NEAR(norm(x) / std::sqrt(64.0 * 96), 1, 1e-5);
@@ -186,21 +213,10 @@ TEST(NormSpec, T8_FactorsOfALargeBf16Matrix) {
   std::vector<float> x(g.size());
   sinkhorn({.iterations = 2}, {g.data(), n, n}, {.out = x.data()}, scratch);
   const std::vector<float> r = scratch.rows, c = scratch.cols;
-  std::vector<double> r64(n), c64(n, 1.0), sum(n);
-  for (int k = 0; k < 2; ++k) {
-    std::fill(sum.begin(), sum.end(), 0.0);
-    for (std::size_t i = 0; i < n; ++i) {
-      const float* row = g.data() + i * n;
-      double row_sum = 0;
-      for (std::size_t j = 0; j < n; ++j) row_sum += row[j] * c64[j] * row[j] * c64[j];
-      r64[i] = std::sqrt(n / row_sum);
-      for (std::size_t j = 0; j < n; ++j) sum[j] += row[j] * r64[i] * row[j] * r64[i];
-    }
-    for (std::size_t j = 0; j < n; ++j) c64[j] = std::sqrt(n / sum[j]);
-  }
+  const Factors wide = factors(g, n, n, 2);
   for (std::size_t i = 0; i < n; ++i) {
-    ASSERT_NEAR(r[i], r64[i], 1e-5 * r64[i]);
-    ASSERT_NEAR(c[i], c64[i], 1e-5 * c64[i]);
+    ASSERT_NEAR(r[i], wide.rows[i], 1e-5 * wide.rows[i]);
+    ASSERT_NEAR(c[i], wide.cols[i], 1e-5 * wide.cols[i]);
   }
   const std::vector<float> first = x;
   omp_set_num_threads(3);

@@ -4,6 +4,7 @@ Nothing is downloaded. Every child process starts from a clean environment: no v
 steepest's own, so that a test means the same on a cluster node as on a laptop.
 """
 
+import json
 import os
 import random
 import socket
@@ -154,3 +155,52 @@ def dataset(run, corpus, tmp_path_factory):
     result = run("prepare", corpus, "--out", folder, "--vocab-size", 512, "--val-fraction", 0.05)
     assert result.returncode == 0, result.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A LLaMA of about 60 thousand parameters."""
+    path = tmp_path_factory.mktemp("model") / "config.json"
+    path.write_text(
+        json.dumps(
+            {
+                "model_type": "llama",
+                "vocab_size": 512,
+                "hidden_size": 48,
+                "intermediate_size": 128,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "max_position_embeddings": 64,
+                "rms_norm_eps": 1e-6,
+            }
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path, dataset, tiny_model):
+    """recipe(method="signum", **keys of [train]) -> path of a recipe."""
+
+    def make(method="signum", lr=None, name="recipe", extra="", **train):
+        keys = {"batch_tokens": 1024, "micro_batch_size": 8, "max_steps": 12, "warmup_steps": 3, "seed": 7, **train}
+        lines = [f'[model]\nconfig = "{tiny_model}"', f'[data]\npath = "{dataset}"\nsequence_length = 64']
+        lines.append(f'[optimizer]\nmethod = "{method}"' + (f"\nlr = {lr}" if lr else ""))
+        lines.append("[train]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in keys.items()))
+        lines.append("[eval]\nevery = 6\ntokens = 2048\n[checkpoint]\nevery = 4\n" + extra)
+        path = tmp_path / f"{name}.toml"
+        path.write_text("\n".join(lines))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def ranks(torchrun):
+    """ranks(2) -> launcher arguments; one thread each, since two ranks share this machine."""
+
+    def launcher(count, *options):
+        return [torchrun, "--no-python", "--standalone", f"--nproc-per-node={count}", *options]
+
+    return launcher

@@ -3,9 +3,9 @@
 
 import hashlib
 import json
-import time
 
 import pytest
+from test_train import wait_for_step
 
 
 @pytest.fixture(scope="session")
@@ -105,20 +105,17 @@ def test_paper_scale_is_reported_and_resumes(run, recipe, tmp_path):
 
 def test_interrupted_run_resumes(start, run, recipe, tmp_path):
     path = recipe('method = "alias"\npair = "forward"\noption = "I"', train="log_every = 1")
-    whole = run("train", path, "--out", tmp_path / "whole", "--train.max-steps", 40)
+    length = ("--train.max-steps", 300)
+    whole = run("train", path, "--out", tmp_path / "whole", *length)
     assert whole.returncode == 0, whole.stderr
-    process = start("train", path, "--out", tmp_path / "parts", "--train.max-steps", 40)
-    metrics = tmp_path / "parts" / "metrics.jsonl"
-    for _ in range(600):
-        if metrics.exists() and metrics.read_text().count("\n") >= 6:
-            break
-        time.sleep(0.02)
+    process = start("train", path, "--out", tmp_path / "parts", *length)
+    wait_for_step(tmp_path / "parts", 6, process)
     process.terminate()
-    process.communicate(timeout=60)
-    assert process.returncode in (0, 75)
-    resumed = run("train", path, "--out", tmp_path / "parts", "--train.max-steps", 40, "--resume", "auto")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 75, errors
+    resumed = run("train", path, "--out", tmp_path / "parts", *length, "--resume", "auto")
     assert resumed.returncode == 0, resumed.stderr
-    assert weights_of(tmp_path / "whole", 40) == weights_of(tmp_path / "parts", 40)
+    assert weights_of(tmp_path / "whole", 300) == weights_of(tmp_path / "parts", 300)
 
 
 def test_step_size_is_reported_and_the_loss_falls(run, recipe, tmp_path):
@@ -223,7 +220,7 @@ def test_tune_prints_a_line_for_the_recipe(run, recipe, tmp_path, arguments):
     last = result.stdout.splitlines()[-1]
     assert last.startswith("lr = ") and float(last[5:]) == found["gamma"]
     assert result.stdout.count("gamma ") == len(found["runs"])
-    assert len(found["runs"]) == (2 if "--sos-fast" in arguments else len(found["runs"]))
+    assert len(found["runs"]) == 2 if "--sos-fast" in arguments else len(found["runs"]) > 2
     assert 1e-5 <= found["gamma"] < 1
     # The line, put into the recipe, trains.
     trained = run("train", recipe(f'method = "sos"\n{last}', name="tuned.toml"), "--out", tmp_path / "run")
@@ -243,8 +240,8 @@ def test_tune_is_the_same_for_one_rank_and_repeats(run, recipe, tmp_path):
     "optimizer, arguments, words",
     [
         ('method = "alias"', [], "nothing to tune"),
-        ('method = "sos"', ["--gs", 0], "positive"),
-        ('method = "sos"', ["--sos-fast", "--gs", -1], "positive"),
+        ('method = "sos"', ["--gs", 0], "above 0"),
+        ('method = "sos"', ["--sos-fast", "--gs", -1], "above 0"),
         ('method = "sos"', ["--steps", 0], "--steps"),
     ],
 )

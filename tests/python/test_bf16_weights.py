@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 from transformers import LlamaForCausalLM
 
-from test_distributed import ONE_THREAD, VOTE, ranks  # noqa: F401
-from test_train import last_checkpoint, recipe, rows, tiny_model  # noqa: F401
+from test_distributed import ONE_THREAD, VOTE
+from test_train import last_checkpoint, rows
 
 NARROW = ["--train.precision", "bf16-weights"]
 
@@ -30,7 +30,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("method", ["signsgd", "adamw", "sinkgd"])
-def test_it_learns_like_fp32_weights(run, recipe, tmp_path, method):  # noqa: F811
+def test_it_learns_like_fp32_weights(run, recipe, tmp_path, method):
     final = {}
     for precision in ("bf16", "bf16-weights"):
         out = tmp_path / precision
@@ -42,7 +42,7 @@ def test_it_learns_like_fp32_weights(run, recipe, tmp_path, method):  # noqa: F8
     assert final["bf16-weights"] == pytest.approx(final["bf16"], abs=0.1)
 
 
-def test_memory_table_and_checkpoint_count_two_bytes(run, recipe, tmp_path):  # noqa: F811
+def test_memory_table_and_checkpoint_count_two_bytes(run, recipe, tmp_path):
     sizes = {}
     for precision in ("bf16", "bf16-weights"):
         out = tmp_path / precision
@@ -62,7 +62,7 @@ def test_memory_table_and_checkpoint_count_two_bytes(run, recipe, tmp_path):  # 
 
 
 @pytest.mark.parametrize("method", ["signsgd", "adamw", "sinkgd"])
-def test_resume_is_exact(run, recipe, tmp_path, method):  # noqa: F811
+def test_resume_is_exact(run, recipe, tmp_path, method):
     path = recipe(method, schedule="constant", precision="bf16-weights")
     assert run("train", path, "--out", tmp_path / "whole").returncode == 0
     assert run("train", path, "--out", tmp_path / "halves", "--train.max-steps", 6).returncode == 0
@@ -72,7 +72,7 @@ def test_resume_is_exact(run, recipe, tmp_path, method):  # noqa: F811
 
 
 @pytest.mark.parametrize("flags", [VOTE, [*VOTE, "--distributed.zero", "zero"], ["--distributed.aggregate", "ef-mean"]])
-def test_replicas_stay_equal(run, recipe, ranks, tmp_path, flags):  # noqa: F811
+def test_replicas_stay_equal(run, recipe, ranks, tmp_path, flags):
     """Checked after every step: the run stops with an error when one bit differs."""
     out = tmp_path / "out"
     result = run("train", recipe("signum", max_steps=30, precision="bf16-weights"), "--out", out, *flags,
@@ -82,7 +82,7 @@ def test_replicas_stay_equal(run, recipe, ranks, tmp_path, flags):  # noqa: F811
     assert losses[-1] < losses[0] - 0.5
 
 
-def test_eval_generate_and_transformers_take_the_folder(run, recipe, dataset, tmp_path):  # noqa: F811
+def test_eval_generate_and_transformers_take_the_folder(run, recipe, dataset, tmp_path):
     out = tmp_path / "out"
     assert run("train", recipe("signum", max_steps=30, precision="bf16-weights"), "--out", out).returncode == 0
     folder = last_checkpoint(out)
@@ -102,7 +102,7 @@ def test_eval_generate_and_transformers_take_the_folder(run, recipe, dataset, tm
     assert rows(tmp_path / "further")[0]["train/loss"] < math.log(512) - 0.5, "it goes on from what was learnt"
 
 
-def test_measured_steps_are_refused(run, recipe, tmp_path):  # noqa: F811
+def test_measured_steps_are_refused(run, recipe, tmp_path):
     for verb, method, reason in (("train", "alias", "alias"), ("tune", "sos", "tuning")):
         refused = run(verb, recipe(method), "--out", tmp_path / "out", *NARROW)
         assert refused.returncode == 2

@@ -278,3 +278,66 @@ def test_documented_methods_are_the_real_ones(run, repository):
     printed = run("methods", "--markdown")
     assert printed.returncode == 0 and "## sinkgd" in printed.stdout
     assert (repository / "docs" / "methods.md").read_text() == printed.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (("eval", "checkpoint", "--dat", "data"), "[--dat] is not an option of eval; did you mean --data?"),
+        (("generate", "--promt", "a"), "[--promt] is not an option of generate; did you mean --prompt?"),
+        (("generate", "checkpoint", "--xylophone=1"), "[--xylophone] is not an option of generate; see steepest generate --help"),
+        (("prepare", "a.txt", "--vocabsize", "512"), "[--vocabsize] is not an option of prepare; did you mean --vocab-size?"),
+        (("eval", "checkpoint", "more", "--data", "data"), "[more] is one argument too many for eval"),
+        (("train", "RECIPE", "--resum", "auto"), "[--resum] is not an option of train; did you mean --resume?"),
+        (("train", "--resum", "RECIPE"), "[--resum] is not an option of train; did you mean --resume?"),
+        (("train", "RECIPE", "extra.toml"), "[extra.toml] is one argument too many; train takes one recipe"),
+        (("tune", "RECIPE", "--sequence", "auto"), "[--sequence] is not an option of tune; configuration keys are written"),
+        (("tune", "RECIPE", "--resume", "auto"), "[--resume] is not an option of tune"),
+        (("methods", "sinkgdd"), '[methods] "sinkgdd" is not a method; did you mean sinkgd?'),
+        (("methods", "xylophone"), "steepest methods lists them"),
+    ],
+)
+def test_what_is_unknown_is_said_before_what_is_missing(run, recipe, arguments, sentence):
+    refused(run(*(recipe() if word == "RECIPE" else word for word in arguments)), sentence)
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (("eval", "c", "--data", "d", "--tokens", "abc"), "[--tokens] is abc; it must be a whole number of at least 1"),
+        (("eval", "c", "--data", "d", "--tokens", "0"), "[--tokens] is 0; it must be a whole number of at least 1"),
+        (("eval", "c", "--data", "d", "--sequence-length", "1.5"), "[--sequence-length] is 1.5; it must be a whole number"),
+        (("generate", "c", "--prompt", "a", "--seed", "-1"), "[--seed] is -1; it must be a whole number of at least 0"),
+        (("generate", "c", "--prompt", "a", "--top-k", "9" * 15), "it must be at most 1099511627776"),
+        (("generate", "c", "--prompt", "a", "--temperature", "inf"), "[--temperature] is inf; it must be a number"),
+        (("prepare", "a", "--out", "b", "--vocab-size", "300"), "[--vocab-size] is 300; it must be between 320 and 1000000"),
+        (("tune", "RECIPE", "--gs", "-1"), "[--gs] is -1; it must be a number above 0"),
+        (("tune", "RECIPE", "--gs", "2000"), "[--gs] is 2000; it must be below 1000"),
+        (("tune", "RECIPE", "--steps", "0"), "[--steps] is 0; it must be a whole number of at least 1"),
+        (("train", "RECIPE", "--data.vocab-size", "319"), "[data] vocab_size is 319; it must be at least 320"),
+        (("train", "RECIPE", "--optimizer.betas", "0.9"), "[optimizer] betas has 1 number; it needs 2"),
+        (("train", "RECIPE", "--train.learning-rate", "1"), "[train] learning_rate is not a known key; did you mean lr of [optimizer]?"),
+        (("train", "RECIPE", "--eval.max-steps", "1"), "[eval] max_steps is not a known key; it belongs to [train]"),
+        (("train", "RECIPE", "--train.xylophone", "1"), "is not a known key; steepest train --keys lists all keys"),
+    ],
+)
+def test_numbers_and_keys_are_refused_in_one_sentence(run, recipe, arguments, sentence):
+    refused(run(*(recipe() if word == "RECIPE" else word for word in arguments)), sentence)
+
+
+@pytest.mark.parametrize("verb", VERBS + ("tune",))
+def test_help_shows_no_internal_names_of_types(run, verb):
+    assert not {"INT", "UINT", "FLOAT"} & set(run(verb, "--help").stdout.replace(":", " ").split())
+
+
+def test_a_text_given_as_recipe(run, tmp_path):
+    path = tmp_path / "book.txt"
+    path.write_text("To be, or not to be.\n" * 100_000)
+    refused(run("train", path), str(path), "a recipe is expected, a TOML file")
+
+
+def test_a_folder_that_is_no_checkpoint(run, recipe, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for arguments in (("eval", "folder", "--data", "data"), ("generate", "folder", "--prompt", "a"),
+                      ("train", recipe(), "--model.init-from", "folder")):
+        refused(run(*arguments, cwd=tmp_path), "[folder] is not a checkpoint; name a folder such as runs/", code=1)

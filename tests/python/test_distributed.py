@@ -7,18 +7,7 @@ import time
 
 import pytest
 
-from test_train import assert_same_checkpoint, last_checkpoint, recipe, rows, tiny_model, wait_for_step  # noqa: F401
-
-
-@pytest.fixture
-def ranks(torchrun):
-    """ranks(2) -> launcher arguments; one thread each, since two ranks share this machine."""
-
-    def launcher(count, *options):
-        return [torchrun, "--no-python", "--standalone", f"--nproc-per-node={count}", *options]
-
-    return launcher
-
+from test_train import assert_same_checkpoint, last_checkpoint, rows, wait_for_step
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 VOTE = ["--distributed.aggregate", "vote"]
@@ -33,7 +22,7 @@ def parameters_of(out):
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_votes_train_and_send_bits(run, recipe, ranks, tmp_path, count):  # noqa: F811
+def test_votes_train_and_send_bits(run, recipe, ranks, tmp_path, count):
     out = tmp_path / "out"
     result = run("train", recipe("signum", max_steps=40), "--out", out, *VOTE, launcher=ranks(count), env=ONE_THREAD)
     assert result.returncode == 0, result.stderr
@@ -45,7 +34,7 @@ def test_votes_train_and_send_bits(run, recipe, ranks, tmp_path, count):  # noqa
     assert payload <= written[5]["comm/bytes_sent"] <= 1.15 * payload + 2000, "one bit each way, headers and shard rounding"
 
 
-def test_mean_of_two_equals_one(run, recipe, ranks, tmp_path):  # noqa: F811
+def test_mean_of_two_equals_one(run, recipe, ranks, tmp_path):
     path = recipe("adamw", max_steps=8, precision="fp32")
     assert run("train", path, "--out", tmp_path / "one", env=ONE_THREAD).returncode == 0
     two = run("train", path, "--out", tmp_path / "two", launcher=ranks(2), env=ONE_THREAD)
@@ -56,7 +45,7 @@ def test_mean_of_two_equals_one(run, recipe, ranks, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("method, flags", [("signum", VOTE), ("lion", VOTE), ("adamw", [])])
-def test_resume_of_two_ranks_is_exact(run, recipe, ranks, tmp_path, method, flags):  # noqa: F811
+def test_resume_of_two_ranks_is_exact(run, recipe, ranks, tmp_path, method, flags):
     path = recipe(method, schedule="constant")
     options = {"launcher": ranks(2), "env": ONE_THREAD}
     assert run("train", path, "--out", tmp_path / "whole", *flags, **options).returncode == 0
@@ -66,7 +55,7 @@ def test_resume_of_two_ranks_is_exact(run, recipe, ranks, tmp_path, method, flag
     assert_same_checkpoint(last_checkpoint(tmp_path / "whole"), last_checkpoint(tmp_path / "halves"))
 
 
-def test_number_of_ranks_may_change_at_a_resume(run, recipe, ranks, tmp_path):  # noqa: F811
+def test_number_of_ranks_may_change_at_a_resume(run, recipe, ranks, tmp_path):
     out = tmp_path / "out"
     path = recipe("signum", schedule="constant", max_steps=16)
     for steps, launcher in ((4, ranks(2)), (8, ranks(4)), (12, ()), (16, ranks(2))):
@@ -86,10 +75,9 @@ def start_ranks(start, free_port, count, *arguments, env=None):
     ]
 
 
-def test_dead_rank_is_noticed_by_the_others(start, recipe, free_port, tmp_path):  # noqa: F811
+def test_dead_rank_is_noticed_by_the_others(start, recipe, free_port, tmp_path):
     out = tmp_path / "out"
-    processes = start_ranks(start, free_port, 3, "train", recipe("signum", max_steps=5000, batch_tokens=768), "--out", out, *VOTE,
-                            "--distributed.timeout", 10)
+    processes = start_ranks(start, free_port, 3, "train", recipe("signum", max_steps=5000, batch_tokens=768), "--out", out, *VOTE)
     wait_for_step(out, 5, processes[0])
     processes[1].kill()
     for rank in (0, 2):
@@ -98,17 +86,17 @@ def test_dead_rank_is_noticed_by_the_others(start, recipe, free_port, tmp_path):
         assert "step " in errors and errors.count("\n") == 1, errors
 
 
-def test_stopped_rank_is_noticed_within_the_timeout(start, recipe, free_port, tmp_path):  # noqa: F811
+def test_stopped_rank_is_noticed_within_the_timeout(start, recipe, free_port, tmp_path):
     out = tmp_path / "out"
     processes = start_ranks(start, free_port, 2, "train", recipe("signum", max_steps=5000), "--out", out, *VOTE,
-                            "--distributed.timeout", 5)
+                            "--distributed.timeout", 15)
     wait_for_step(out, 5, processes[0])
     os.kill(processes[1].pid, signal.SIGSTOP)
-    _, errors = processes[0].communicate(timeout=60)
+    _, errors = processes[0].communicate(timeout=120)
     assert processes[0].returncode == 1 and "step " in errors, errors
 
 
-def test_sigterm_to_one_rank_stops_all_after_saving(start, recipe, free_port, tmp_path):  # noqa: F811
+def test_sigterm_to_one_rank_stops_all_after_saving(start, recipe, free_port, tmp_path):
     out = tmp_path / "out"
     processes = start_ranks(start, free_port, 2, "train", recipe("signum", max_steps=5000), "--out", out, *VOTE)
     wait_for_step(out, 5, processes[0])
@@ -120,7 +108,7 @@ def test_sigterm_to_one_rank_stops_all_after_saving(start, recipe, free_port, tm
 
 
 @pytest.mark.parametrize("flag", [("--train.seed", "8"), ("--optimizer.lr", "0.0007"), ("--train.max-steps", "13")])
-def test_ranks_that_disagree_are_refused(start, recipe, free_port, tmp_path, flag):  # noqa: F811
+def test_ranks_that_disagree_are_refused(start, recipe, free_port, tmp_path, flag):
     path = recipe("signum")
     port = free_port()
     common = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **ONE_THREAD}
@@ -132,7 +120,7 @@ def test_ranks_that_disagree_are_refused(start, recipe, free_port, tmp_path, fla
         assert flag[1] in errors and "rank" in errors and errors.count("\n") == 1, errors
 
 
-def test_torchrun_restarts_from_the_last_checkpoint(start, recipe, ranks, tmp_path):  # noqa: F811
+def test_torchrun_restarts_from_the_last_checkpoint(start, recipe, ranks, tmp_path):
     out = tmp_path / "out"
     process = start("train", recipe("signum", max_steps=300), "--out", out, *VOTE, "--checkpoint.every", 5,
                     launcher=ranks(2, "--max-restarts=2"), env=ONE_THREAD)

@@ -50,7 +50,12 @@ def place(program, tmp_path_factory):
 @pytest.mark.parametrize("name", INJECTIONS)
 def test_nothing_is_lost_when(place, name):
     setting, way, victims, moment = INJECTIONS[name]
-    assert inject(place, setting, way, victims, moment, timeout=6).problems == []
+    for _attempt in range(4):
+        outcome = inject(place, setting, way, victims, moment, timeout=10)
+        assert outcome.problems == []
+        if outcome.place not in ("after the end", "too busy to start") or "final save" in name:
+            return
+    pytest.fail(f"four times {outcome.place}: nobody was hurt")
 
 
 def wait_for_rows(out, count, process):
@@ -86,12 +91,13 @@ def test_a_slow_rank_is_named(place):
     job = Job(place, Setting("vote", 3, 4000), out)
     slow = job.ranks[1].process
     wait_for_rows(out, 3, slow)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while "takes" not in job.ranks[0].output and time.monotonic() < deadline and slow.poll() is None:
+        done = job.steps_done()
         slow.send_signal(signal.SIGSTOP)
-        time.sleep(0.15)
+        time.sleep(0.3)
         slow.send_signal(signal.SIGCONT)
-        time.sleep(0.01)
+        job.wait_until(lambda before=done: job.steps_done() > before)
     said = [line for line in job.ranks[0].output.splitlines() if "times the median step" in line]
     job.wait(0)
     assert said and "rank 1 takes" in said[0] and said[0].startswith("warning: step "), said
@@ -160,7 +166,7 @@ def test_a_rank_that_is_cut_off_is_named_on_both_sides(place, network):
         network.cut(2)
         for r, rank in enumerate(ranks):
             rank.process.wait(60)
-            blamed = re.search(rf"\[distributed\] rank {r} of 3, step \d+: rank (\d) (?:sent nothing for 8 s|is silent)", rank.errors)
+            blamed = re.search(rf"\[distributed\] rank {r} of 3, [^:]+: rank (\d) (?:sent nothing for 8 s|is silent)", rank.errors)
             assert rank.code == 1 and blamed, rank.errors
             assert (blamed[1] == "2") == (r != 2), rank.errors
     finally:
@@ -187,10 +193,10 @@ def children(process):
 
 def test_a_lost_machine_and_a_new_one_under_torchrun(place, torchrun):
     """--nnodes=1:2: two agents, one is killed with its rank, the run goes on alone and then with a new agent again."""
-    setting = Setting("vote", 2, 6000)
+    setting = Setting("vote", 2, 1_000_000)
     out = place.new_folder()
     port = free_port()
-    timing = "join_timeout=120,last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=3"
+    timing = "join_timeout=120,last_call_timeout=1,keep_alive_interval=1,keep_alive_max_attempt=10"
     command = [
         str(torchrun), "--no-python", "--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=5", "--rdzv-backend=c10d",
         f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=job", f"--rdzv-conf={timing}", "--local-addr=127.0.0.1",

@@ -6,14 +6,14 @@ import struct
 import pytest
 from safetensors import safe_open
 
-from test_distributed import ONE_THREAD, parameters_of, ranks  # noqa: F401
-from test_train import assert_same_checkpoint, last_checkpoint, recipe, rows, tiny_model  # noqa: F401
+from test_distributed import ONE_THREAD, parameters_of
+from test_train import assert_same_checkpoint, last_checkpoint, rows
 
 EF_MEAN = ["--distributed.aggregate", "ef-mean"]
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_one_bit_mean_trains_and_sends_bits(run, recipe, ranks, tmp_path, count):  # noqa: F811
+def test_one_bit_mean_trains_and_sends_bits(run, recipe, ranks, tmp_path, count):
     out = tmp_path / "out"
     path = recipe("adamw", max_steps=40, batch_tokens=64 * 12 * count)
     checks = ["--distributed.replica-check-every", 1]
@@ -29,7 +29,7 @@ def test_one_bit_mean_trains_and_sends_bits(run, recipe, ranks, tmp_path, count)
     assert state == pytest.approx(4 * parameters * (1 + 1 / count), rel=0.1), "e on each rank, its shard of r"
 
 
-def test_resume_is_exact(run, recipe, ranks, tmp_path):  # noqa: F811
+def test_resume_is_exact(run, recipe, ranks, tmp_path):
     path = recipe("signum", schedule="linear", final_lr_fraction=0.5)
     options = {"launcher": ranks(2), "env": ONE_THREAD}
     whole = run("train", path, "--out", tmp_path / "whole", *EF_MEAN, **options)
@@ -44,7 +44,7 @@ def test_resume_is_exact(run, recipe, ranks, tmp_path):  # noqa: F811
     assert saved["unit"] == "gradient" and saved["block"] == 4096 and saved["eta"] > 0
 
 
-def test_folded_residuals_go_on_with_another_number_of_ranks(run, recipe, ranks, tmp_path):  # noqa: F811
+def test_folded_residuals_go_on_with_another_number_of_ranks(run, recipe, ranks, tmp_path):
     out = tmp_path / "out"
     path = recipe("sgd", schedule="constant", max_steps=16, batch_tokens=64 * 12, extra='worker_state = "folded"\n')
     for steps, launcher in ((4, ranks(3)), (8, ranks(2)), (12, ()), (16, ranks(2))):
@@ -60,7 +60,7 @@ def test_folded_residuals_go_on_with_another_number_of_ranks(run, recipe, ranks,
     assert len(losses) == 16 and losses[-1] < losses[0]
 
 
-def test_residuals_are_not_dropped_silently(run, recipe, ranks, tmp_path):  # noqa: F811
+def test_residuals_are_not_dropped_silently(run, recipe, ranks, tmp_path):
     out = tmp_path / "out"
     path = recipe("sgd", max_steps=4)
     assert run("train", path, "--out", out, *EF_MEAN, launcher=ranks(2), env=ONE_THREAD).returncode == 0
@@ -79,7 +79,7 @@ def poison(checkpoint_folder, name):
     path.write_bytes(data)
 
 
-def test_abstention_of_all_ranks_skips(run, recipe, ranks, tmp_path):  # noqa: F811
+def test_abstention_of_all_ranks_skips(run, recipe, ranks, tmp_path):
     """From outside every rank has the same weights, so a NaN in them flags all ranks: nobody votes, nobody steps."""
     first = tmp_path / "first"
     assert run("train", recipe("signum", max_steps=1, warmup_steps=1), "--out", first, env=ONE_THREAD).returncode == 0
@@ -94,7 +94,7 @@ def test_abstention_of_all_ranks_skips(run, recipe, ranks, tmp_path):  # noqa: F
 
 
 @pytest.mark.parametrize("flags", [("--distributed.zero", "zero"), ("--distributed.zero", "plus", "--distributed.tie", "plus")])
-def test_rules_of_votes_train(run, recipe, ranks, tmp_path, flags):  # noqa: F811
+def test_rules_of_votes_train(run, recipe, ranks, tmp_path, flags):
     out = tmp_path / "out"
     vote = ["--distributed.aggregate", "vote", *flags]
     result = run("train", recipe("signum", max_steps=30), "--out", out, *vote, launcher=ranks(2), env=ONE_THREAD)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import shutil
 import signal
 import time
 
@@ -90,14 +91,39 @@ def test_a_kill_leaves_nothing_half_written(run, start, corpus, tmp_path):
     large = tmp_path / "large.txt"
     large.write_bytes(corpus.read_bytes() * 20)
     out = tmp_path / "out"
-    for delay in (0.05, 0.3, 0.8):
+    for delay in (0.0, 0.3, 0.8):
         process = start("prepare", large, "--out", out, "--vocab-size", 512)
+        while process.poll() is None and not list(tmp_path.glob("*.partial")):
+            time.sleep(0.005)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
-        if process.wait() == 0:
-            break
-        assert not out.exists()
+        process.wait()
+        if out.exists():  # killed between the last rename and its exit, or after that
+            assert (out / "dataset.json").exists()
+            shutil.rmtree(out)
     result = run("prepare", large, "--out", out, "--vocab-size", 512)
     assert result.returncode == 0, result.stderr
     assert sorted(contents(out)) == ["dataset.json", "tokenizer.model", "train_000001.bin", "val_000000.bin"]
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_folder_with_another_data_set_is_kept(run, corpus, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["prepare", corpus, "--out", out, "--vocab-size", 400]
+    first = run(*arguments)
+    assert first.returncode == 0 and "from 590 kB of text in 1 file, " in first.stdout, first.stdout + first.stderr
+    assert "kB (100 %)" in first.stderr
+    before = contents(out)
+    other = tmp_path / "other.txt"
+    other.write_text(corpus.read_text()[1:])
+    for replaced, words in (
+        (["prepare", other, "--out", out, "--vocab-size", 400], "a data set of another text"),
+        (["prepare", corpus, "--out", out, "--vocab-size", 401], "a data set with vocab-size 400"),
+        ([*arguments, "--val-fraction", 0.1], "a data set with val-fraction 0.01"),
+    ):
+        refused = run(*replaced)
+        assert refused.returncode == 1 and words in refused.stderr and refused.stderr.count("\n") == 1, refused.stderr
+        assert "remove it first" in refused.stderr
+    assert contents(out) == before
+    assert run(*arguments).returncode == 0
+    assert contents(out) == before

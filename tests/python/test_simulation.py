@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from test_distributed import ONE_THREAD, ranks  # noqa: F401
-from test_train import assert_same_checkpoint, last_checkpoint, recipe, rows, tiny_model  # noqa: F401
+from test_distributed import ONE_THREAD
+from test_train import assert_same_checkpoint, last_checkpoint, rows
 
 KINDS = {
     "mean": ("adamw", "mean"),
@@ -25,7 +25,7 @@ def curve(out):
 
 
 @pytest.mark.parametrize("kind, count", [(kind, count) for kind in KINDS for count in (2, 4)] + [("signum", 3), ("ef-mean", 3)])
-def test_simulated_workers_write_what_real_ranks_write(run, recipe, ranks, tmp_path, kind, count):  # noqa: F811
+def test_simulated_workers_write_what_real_ranks_write(run, recipe, ranks, tmp_path, kind, count):
     method, aggregate = KINDS[kind]
     path = recipe(method)  # 16 windows, which 3 workers share as 5, 5 and 6
     flags = ["--distributed.aggregate", aggregate]
@@ -41,7 +41,7 @@ def test_simulated_workers_write_what_real_ranks_write(run, recipe, ranks, tmp_p
 
 
 @pytest.mark.parametrize("kind", ["signum", "ef-mean"])
-def test_ranks_and_simulation_go_on_from_each_other(run, recipe, ranks, tmp_path, kind):  # noqa: F811
+def test_ranks_and_simulation_go_on_from_each_other(run, recipe, ranks, tmp_path, kind):
     method, aggregate = KINDS[kind]
     path = recipe(method, schedule="constant")
     flags = ["--distributed.aggregate", aggregate]
@@ -57,7 +57,7 @@ def test_ranks_and_simulation_go_on_from_each_other(run, recipe, ranks, tmp_path
         assert_same_checkpoint(last_checkpoint(whole), last_checkpoint(out))
 
 
-def test_the_start_table_and_the_checkpoint_count_workers(run, recipe, tmp_path):  # noqa: F811
+def test_the_start_table_and_the_checkpoint_count_workers(run, recipe, tmp_path):
     result = run("train", recipe("signum", max_steps=3), "--out", tmp_path / "out", "--distributed.aggregate", "vote", *simulated(8))
     assert result.returncode == 0, result.stderr
     assert "8 simulated workers x 1 micro-batches x 2 windows" in result.stdout
@@ -71,7 +71,7 @@ def falls(run, path, out, *flags):
     return losses[0] - sum(losses[-5:]) / 5
 
 
-def test_three_of_seven_inverters_do_not_stop_a_vote(run, recipe, tmp_path):  # noqa: F811
+def test_three_of_seven_inverters_do_not_stop_a_vote(run, recipe, tmp_path):
     path = recipe("signum", batch_tokens=7 * 8 * 64, max_steps=60, lr=2e-3)
     vote = ["--distributed.aggregate", "vote", *simulated(7)]
     honest = falls(run, path, tmp_path / "honest", *vote)
@@ -82,7 +82,7 @@ def test_three_of_seven_inverters_do_not_stop_a_vote(run, recipe, tmp_path):  # 
     assert lost < 0, "more than half make the loss rise"
 
 
-def test_heterogeneity_changes_what_workers_read_and_not_their_number(run, recipe, tmp_path):  # noqa: F811
+def test_heterogeneity_changes_what_workers_read_and_not_their_number(run, recipe, tmp_path):
     path = recipe("signum", max_steps=4)
     vote = ["--distributed.aggregate", "vote", *simulated(4)]
     first = {}
@@ -123,19 +123,19 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("flags, sentence", REFUSED)
-def test_what_makes_no_sense_is_refused_in_one_sentence(run, recipe, tmp_path, flags, sentence):  # noqa: F811
+def test_what_makes_no_sense_is_refused_in_one_sentence(run, recipe, tmp_path, flags, sentence):
     result = run("train", recipe("signum"), "--out", tmp_path / "out", *flags)
     assert result.returncode == 2, result.stderr
     assert sentence in result.stderr and result.stderr.count("\n") == 1, result.stderr
 
 
-def test_simulated_workers_on_several_ranks_are_refused(run, recipe, ranks, tmp_path):  # noqa: F811
+def test_simulated_workers_on_several_ranks_are_refused(run, recipe, ranks, tmp_path):
     result = run("train", recipe("signum"), "--out", tmp_path / "out", *simulated(4), launcher=ranks(2), env=ONE_THREAD)
     assert result.returncode != 0
     assert "[distributed] simulated_workers is 4, but 2 ranks were started; start one process" in result.stderr
 
 
-def test_byzantine_votes_of_honest_ranks_are_plain_votes(run, recipe, ranks, tmp_path):  # noqa: F811
+def test_byzantine_votes_of_honest_ranks_are_plain_votes(run, recipe, ranks, tmp_path):
     path = recipe("signum", non_finite="abstain")
     options = {"launcher": ranks(4), "env": ONE_THREAD}
     for name, flags in (("plain", []), ("byzantine", ["--distributed.byzantine", "true"])):

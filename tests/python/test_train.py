@@ -9,6 +9,7 @@ import subprocess
 import time
 
 import pytest
+from conftest import REPOSITORY
 from safetensors import safe_open
 
 METRICS = (
@@ -16,45 +17,6 @@ METRICS = (
     "mem/peak_bytes mem/optimizer_state_bytes comm/bytes_sent comm/ms comm/exposed_ms opt/step_size opt/sign_agreement "
     "opt/skipped_steps"
 ).split()
-
-
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory):
-    """A LLaMA of about 60 thousand parameters."""
-    path = tmp_path_factory.mktemp("model") / "config.json"
-    path.write_text(
-        json.dumps(
-            {
-                "model_type": "llama",
-                "vocab_size": 512,
-                "hidden_size": 48,
-                "intermediate_size": 128,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 4,
-                "num_key_value_heads": 2,
-                "max_position_embeddings": 64,
-                "rms_norm_eps": 1e-6,
-            }
-        )
-    )
-    return path
-
-
-@pytest.fixture
-def recipe(tmp_path, dataset, tiny_model):
-    """recipe(method="signum", **keys of [train]) -> path of a recipe."""
-
-    def make(method="signum", lr=None, name="recipe", extra="", **train):
-        keys = {"batch_tokens": 1024, "micro_batch_size": 8, "max_steps": 12, "warmup_steps": 3, "seed": 7, **train}
-        lines = [f'[model]\nconfig = "{tiny_model}"', f'[data]\npath = "{dataset}"\nsequence_length = 64']
-        lines.append(f'[optimizer]\nmethod = "{method}"' + (f"\nlr = {lr}" if lr else ""))
-        lines.append("[train]\n" + "\n".join(f"{k} = {json.dumps(v)}" for k, v in keys.items()))
-        lines.append("[eval]\nevery = 6\ntokens = 2048\n[checkpoint]\nevery = 4\n" + extra)
-        path = tmp_path / f"{name}.toml"
-        path.write_text("\n".join(lines))
-        return path
-
-    return make
 
 
 def rows(out):
@@ -151,7 +113,7 @@ def wait_for_step(out, step, process, timeout=120):
 
 def test_sigterm_saves_and_exits_75(run, start, recipe, tmp_path):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    path = recipe("signum", max_steps=60)
+    path = recipe("signum", max_steps=400)
     assert run("train", path, "--out", whole).returncode == 0
     process = start("train", path, "--out", stopped)
     wait_for_step(stopped, 5, process)
@@ -159,7 +121,7 @@ def test_sigterm_saves_and_exits_75(run, start, recipe, tmp_path):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
     assert "--resume auto" in errors
-    assert 5 <= json.loads((last_checkpoint(stopped) / "trainer.json").read_text())["step"] < 60
+    assert 5 <= json.loads((last_checkpoint(stopped) / "trainer.json").read_text())["step"] < 400
     assert run("train", path, "--out", stopped, "--resume", "auto").returncode == 0
     assert_same_checkpoint(last_checkpoint(whole), last_checkpoint(stopped))
 
@@ -216,6 +178,7 @@ def test_full_file_system_keeps_the_previous_checkpoint(run, recipe, tmp_path):
         failed = run("train", recipe("adamw", max_steps=40, extra="keep = 100\n"), "--out", out)
         assert failed.returncode == 1
         assert "No space left on device" in failed.stderr and failed.stderr.count("\n") == 1
+        assert "free space and start again with --resume auto" in failed.stderr
         tensors(last_checkpoint(out))
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
@@ -296,8 +259,105 @@ def test_print_config_reads_back(run, recipe, tmp_path):
     assert run("train", recipe("lion"), "--print-config", "--train.max-steps", "-5").returncode == 2
 
 
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "recipes").rglob("*.toml")), ids=lambda path: path.stem)
+def test_recipes_that_come_with_it_are_accepted(run, path):
+    printed = run("train", path, "--print-config")
+    assert (printed.returncode, printed.stderr) == (0, "") and "[optimizer]" in printed.stdout
+
+
 def test_documented_keys_are_the_real_ones(run, repository):
     """docs/recipes.md ends with what `steepest train --keys` prints."""
     printed = run("train", "--keys")
     assert printed.returncode == 0 and "| `max_steps` |" in printed.stdout
     assert (repository / "docs" / "recipes.md").read_text().endswith(printed.stdout)
+
+
+def test_a_model_that_does_not_fit_is_one_sentence(run, recipe, tiny_model, tmp_path):
+    config = json.loads(tiny_model.read_text())
+    huge = tmp_path / "config.json"
+    huge.write_text(json.dumps({**config, "hidden_size": 4096, "intermediate_size": 4 << 20, "head_dim": 16}))
+
+    def little_memory():
+        resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
+
+    failed = run("train", recipe(), "--model.config", huge, "--out", tmp_path / "out", preexec_fn=little_memory)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("steepest: [memory] 412.3 GB more were asked for than could be had; choose a smaller")
+    assert failed.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "key", ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
+)
+def test_a_config_without_a_size_is_refused(run, recipe, tiny_model, tmp_path, key):
+    config = json.loads(tiny_model.read_text())
+    del config[key]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    refused = run("train", recipe(), "--model.config", tmp_path / "config.json", "--out", tmp_path / "out")
+    assert refused.returncode == 1 and f"config.json] has no {key};" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_skipped_step_has_no_loss(run, recipe, tmp_path):
+    path = recipe("sgd", max_steps=60, warmup_steps=0, schedule="constant")
+    result = run("train", path, "--out", tmp_path / "out", "--optimizer.lr", "1e6", "--optimizer.weight-decay", "1")
+    assert "  loss -  " in result.stdout and "loss 0.0000" not in result.stdout
+
+
+def test_tuning_without_progress_is_a_failure(run, recipe, tmp_path):
+    """In a run of one step no loss can be below the first."""
+    failed = run("tune", recipe("signsgd", max_steps=1, warmup_steps=0), "--out", tmp_path / "out")
+    assert failed.returncode == 1
+    assert "[tune] no step size of at least 1e-06 made progress in 1 step; use more --steps or another --gs" in failed.stderr
+
+
+def test_eval_uses_the_window_of_training_and_says_so(run, recipe, dataset, tmp_path):
+    out = tmp_path / "out"
+    path = recipe("adamw", max_steps=4, warmup_steps=1)
+    assert run("train", path, "--out", out, "--data.sequence-length", 32).returncode == 0
+
+    def measured(*arguments):
+        done = run("eval", *arguments, "--data", dataset, "--tokens", 640, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    trained = measured(last_checkpoint(out))
+    assert trained["sequence_length"] == 32
+    assert measured(out) == trained, "a run folder is its newest checkpoint"
+    bare = tmp_path / "bare"
+    shutil.copytree(last_checkpoint(out), bare)
+    (bare / "trainer.json").unlink()
+    assert measured(bare)["sequence_length"] == 64
+    assert measured(bare, "--sequence-length", 32) == trained
+    assert "sequence_length 64\n" in run("eval", bare, "--data", dataset, "--tokens", 64).stdout
+    refused = run("eval", bare, "--data", dataset, "--sequence-length", 65)
+    assert refused.returncode == 2 and "[--sequence-length] is 65, more than" in refused.stderr
+    further = run("train", path, "--model.init-from", out, "--print-config")
+    assert f'init_from = "{last_checkpoint(out)}"' in further.stdout
+    assert run("generate", out, "--prompt", "The", "--max-tokens", 3).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["train_000001.bin", "val_000000.bin"])
+def test_a_prepared_folder_that_lacks_a_shard_is_refused(run, recipe, dataset, tmp_path, name):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(dataset, damaged)
+    (damaged / name).unlink()
+    refused = run("train", recipe(), "--data.path", damaged, "--out", tmp_path / "out")
+    assert refused.returncode == 1 and f"[{damaged}] lacks {name}, which its dataset.json names" in refused.stderr
+    (damaged / "dataset.json").write_text("no JSON")
+    refused = run("train", recipe(), "--data.path", damaged, "--out", tmp_path / "out")
+    assert refused.returncode == 1 and "dataset.json] is not valid JSON" in refused.stderr
+
+
+def test_a_signal_ends_the_preparation_of_a_text(run, start, recipe, corpus, tmp_path):
+    text = tmp_path / "own.txt"
+    text.write_bytes(corpus.read_bytes() * 20)
+    arguments = ["train", recipe("signum", max_steps=2, warmup_steps=0), "--out", tmp_path / "out", "--data.path", text,
+                 "--data.vocab-size", 512]
+    process = start(*arguments)
+    assert process.stdout.readline().startswith("reading")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75 and "preparing the text was stopped" in errors and errors.count("\n") == 1
+    assert not list(tmp_path.glob("own.txt.*"))
+    assert run(*arguments).returncode == 0

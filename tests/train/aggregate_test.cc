@@ -42,10 +42,12 @@ struct Worker {
         optimizer(config.optimizer, parameters, group.world_size() > 1 && config.distributed.aggregate == "vote"),
         aggregate(optimizer, group, config) {}
 
-  // Whether the step was taken. Gradients are those of `as` at t; element `bad` of the last tensor becomes `value`.
-  bool step(int as, std::uint64_t t, double factor = 1, float value = 0, std::size_t bad = 0) {
+  // Whether the step was taken. Gradients are those of `as` at t; element `bad` of a tensor, by default the last one,
+  // becomes `value`.
+  bool step(int as, std::uint64_t t, double factor = 1, float value = 0, std::size_t bad = 0,
+            std::size_t tensor = kShapes.size() - 1) {
     set_gradients(parameters, t, static_cast<std::uint16_t>(as));
-    if (value != 0) floats(parameters.back().value.grad())[bad] = value;
+    if (value != 0) floats(parameters[tensor].value.grad())[bad] = value;
     aggregate.begin(factor);
     agreed = aggregate.agree(1.0 + as, false);
     if (!agreed.skip) optimizer.step(factor, aggregate.exchange(agreed, factor));
@@ -79,27 +81,34 @@ struct Worker {
 constexpr std::size_t kLast = 61 * 23 - 1;  // of the last tensor
 
 TEST(SignSpec, Test_9_1_2_OneBadGradientSkipsTheStepOnAllRanks) {
-  const RunConfig configs[] = {config_for("adamw", "mean"), mixed_votes(), config_for("signum", "ef-mean")};
+  const RunConfig configs[] = {config_for("adamw", "mean"), mixed_votes(), config_for("lion", "vote"),
+                               config_for("signsgd", "vote"), config_for("signum", "ef-mean")};
+  const std::size_t first_middle_last[] = {0, kShapes.size() / 2, kShapes.size() - 1};
   for (const RunConfig& config : configs)
-    for (const std::size_t bad : {std::size_t{0}, kLast / 2, kLast})
-      for (const float value : {std::nanf(""), -std::nanf(""), HUGE_VALF, -HUGE_VALF}) {
-        const auto thrown = on_ranks(3, [&](ProcessGroup& group) {
-          Worker worker(config, group);
-          EXPECT_TRUE(worker.step(group.rank(), 0));
-          const Floats weights = worker.weights(), state = worker.state();
-          EXPECT_FALSE(worker.step(group.rank(), 1, 1, group.rank() == 1 ? value : 0, bad));
-          ASSERT_FALSE(worker.agreed.flagged.empty());
-          // In an exact mean everybody sees what one has sent.
-          const int first = config.distributed.aggregate == "ef-mean" || config.distributed.aggregate == "vote" ? 1 : 0;
-          EXPECT_EQ(worker.agreed.flagged.front().rank, first);
-          EXPECT_EQ(worker.agreed.flagged.front().tensor, "gradient of head");
-          EXPECT_EQ(worker.weights(), weights);
-          EXPECT_EQ(worker.state(), state);
-          EXPECT_EQ(worker.optimizer.updates(), 1u);
-          EXPECT_TRUE(worker.step(group.rank(), 2));
-        });
-        EXPECT_EQ(thrown, nothing_thrown(3));
-      }
+    for (const std::size_t tensor : first_middle_last) {
+      const Shape& shape = kShapes[tensor];
+      const auto last = static_cast<std::size_t>(shape.rows * shape.cols) - 1;
+      for (const std::size_t bad : {std::size_t{0}, last / 2, last})
+        for (const float value : {std::nanf(""), -std::nanf(""), HUGE_VALF, -HUGE_VALF}) {
+          SCOPED_TRACE(testing::Message()
+                       << config.optimizer.method << ", " << shape.name << '[' << bad << "] is " << value);
+          const auto thrown = on_ranks(3, [&](ProcessGroup& group) {
+            Worker worker(config, group);
+            EXPECT_TRUE(worker.step(group.rank(), 0));
+            const Floats weights = worker.weights(), state = worker.state();
+            EXPECT_FALSE(worker.step(group.rank(), 1, 1, group.rank() == 1 ? value : 0, bad, tensor));
+            ASSERT_FALSE(worker.agreed.flagged.empty());
+            // In an exact mean everybody sees what one has sent.
+            EXPECT_EQ(worker.agreed.flagged.front().rank, config.distributed.aggregate == "mean" ? 0 : 1);
+            EXPECT_EQ(worker.agreed.flagged.front().tensor, concat("gradient of ", shape.name));
+            EXPECT_EQ(worker.weights(), weights);
+            EXPECT_EQ(worker.state(), state);
+            EXPECT_EQ(worker.optimizer.updates(), 1u);
+            EXPECT_TRUE(worker.step(group.rank(), 2));
+          });
+          EXPECT_EQ(thrown, nothing_thrown(3));
+        }
+    }
 }
 
 // 3.2: with `abstain` the others go on as if the flagged rank were not there, and its momentum is untouched.

@@ -66,7 +66,12 @@ TEST(Config, BetasIsAPair) {
   EXPECT_EQ(config.optimizer.role(Role::Matrix).beta1, 0.8);
   EXPECT_EQ(config.optimizer.role(Role::Matrix).beta2, 0.95);
   EXPECT_EQ(error_of("[data]\npath='x'\n[optimizer]\nbetas=[0.8]\n"),
-            "[optimizer] betas has 1 numbers; it must have two (recipe.toml line 4)");
+            "[optimizer] betas has 1 number; it needs 2, for example 0.9,0.95 (recipe.toml line 4)");
+  for (const std::string pair : {"0.8,0.95", "[0.8, 0.95]", " [ 0.8 , 0.95 ] "}) {
+    const RunConfig given = configured(kRecipe, {}, {"--optimizer.method", "adamw", "--optimizer.betas", pair});
+    EXPECT_EQ(given.optimizer.role(Role::Matrix).beta1, 0.8) << pair;
+    EXPECT_EQ(given.optimizer.role(Role::Matrix).beta2, 0.95) << pair;
+  }
 }
 
 TEST(Config, PrintedConfigurationReadsBackTheSame) {
@@ -75,6 +80,34 @@ TEST(Config, PrintedConfigurationReadsBackTheSame) {
   const std::string printed = to_toml(config);
   EXPECT_EQ(to_toml(configured(printed)), printed);
   EXPECT_EQ(configured(printed).data.path, "a \"quoted\" \\ path");
+}
+
+TEST(Config, AKeyThatIsNoneIsLedToTheOneThatWasMeant) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"[train]\nsequence_length = 5\n", "it belongs to [data]"},
+      {"[train]\nkeep = 5\n", "it belongs to [checkpoint]"},
+      {"[train]\nevery = 5\n", "it belongs to [eval] or [checkpoint]"},
+      {"[optimizer.matrix]\nmethod = 'sgd'\n", "it belongs to [optimizer]"},
+      {"[optimizer]\nlearning_rate = 5\n", "did you mean lr?"},
+      {"[train]\nlearning_rate = 5\n", "did you mean lr of [optimizer]?"},
+      {"[train]\nsteps = 5\n", "did you mean max_steps?"},
+      {"[optimizer]\nwd = 5\n", "did you mean weight_decay?"},
+      {"[train]\nbatch_size = 5\n", "did you mean batch_tokens?"},
+      {"[optimizer]\nwarmup_step = 5\n", "did you mean warmup_steps of [train]?"},
+      {"[optimizer]\nsomething_else = 5\n", "steepest train --keys lists all keys"},
+  };
+  for (const auto& [recipe, advice] : cases) {
+    const std::string error = error_of(recipe);
+    EXPECT_NE(error.find(std::string("is not a known key; ") + advice), std::string::npos) << error;
+  }
+}
+
+TEST(Config, TheReferenceNamesTheWordsOfEveryChoice) {
+  const std::string page = config_reference();
+  for (const char* words :
+       {"cosine, linear, constant, wsd", "skip, refuse, abstain", "mean, vote, ef-mean", "grad-mean, grad-mean-random",
+        "identity, sign, row", "backward, forward", "shards, all-gather, halving, auto"})
+    EXPECT_NE(page.find(words), std::string::npos) << words;
 }
 
 TEST(Config, EveryErrorNamesKeyValueAndPlace) {

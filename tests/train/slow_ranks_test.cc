@@ -30,21 +30,23 @@ TEST(SlowRanks, SaysNothingBelowItsThresholds) {
 }
 
 TEST(SlowRanks, AllRanksHearItOnceInAHundredSteps) {
-  on_ranks(3, [](ProcessGroup& group) {
+  const auto thrown = on_ranks(3, [](ProcessGroup& group) {
     SlowRanks slow(group);
     std::vector<std::int64_t> heard;
     for (std::int64_t step = 1; step <= 250; ++step)
       if (slow.add(step, group.rank() == 1 ? 300 : 100)) heard.push_back(step);
     EXPECT_EQ(heard, (std::vector<std::int64_t>{20, 120, 220}));
   });
+  EXPECT_EQ(thrown, nothing_thrown(3));
 }
 
 TEST(SlowRanks, OneSlowStepInTenIsNotEnough) {
-  on_ranks(2, [](ProcessGroup& group) {
+  const auto thrown = on_ranks(2, [](ProcessGroup& group) {
     SlowRanks slow(group);
     for (std::int64_t step = 1; step <= 40; ++step)
       EXPECT_EQ(slow.add(step, group.rank() == 1 && step % 10 == 3 ? 500 : 100), std::nullopt);
   });
+  EXPECT_EQ(thrown, nothing_thrown(2));
 }
 
 }  // namespace

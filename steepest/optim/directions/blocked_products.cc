@@ -5,7 +5,6 @@
 
 #include <cmath>
 
-#include "steepest/base/parallel.h"
 #include "steepest/kernels/reduce.h"
 
 namespace steepest {
@@ -38,6 +37,13 @@ void multiply_symmetric(const at::Tensor& left, const at::Tensor& right, const a
     at::Tensor part = out.narrow(0, 0, first + count).narrow(1, first, count);
     at::mm_out(part, left.narrow(0, 0, first + count), right.narrow(1, first, count));
     if (first > 0) out.narrow(0, first, count).narrow(1, 0, first).copy_(part.narrow(0, 0, first).t());
+  });
+}
+
+void multiply_in_place(const at::Tensor& left, const at::Tensor& x) {
+  for_blocks(x.size(1), [&](std::int64_t first, std::int64_t count) {
+    const at::Tensor part = x.narrow(1, first, count);
+    part.copy_(at::mm(left, part));
   });
 }
 

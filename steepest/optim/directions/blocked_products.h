@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "steepest/base/parallel.h"
+
 namespace steepest {
 
 /// out <- left right.
@@ -11,6 +13,18 @@ void multiply_blocks(const at::Tensor& left, const at::Tensor& right, const at::
 
 /// The same for products that are symmetric in exact arithmetic: upper blocks, then mirrored. out is neither operand.
 void multiply_symmetric(const at::Tensor& left, const at::Tensor& right, const at::Tensor& out);
+
+/// x <- left x; takes left.size(0) x 256 numbers more on each thread.
+void multiply_in_place(const at::Tensor& left, const at::Tensor& x);
+
+/// Runs body on one thread, within a parallel loop where there are several: LAPACK, too, splits its work among the
+/// threads that it sees.
+template <class Body>
+void on_one_thread(const Body& body) {
+  parallel_chunks(2, 1, [&](std::size_t task, std::size_t) {
+    if (task == 0) body();
+  });
+}
 
 /// |x|_F of a contiguous fp32 or fp64 tensor, summed in fp64 in a fixed order.
 double frobenius_norm(const at::Tensor& x);

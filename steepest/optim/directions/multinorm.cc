@@ -4,22 +4,12 @@
 #include <array>
 #include <sstream>
 
-#include "steepest/base/parallel.h"
-#include "steepest/kernels/float_mode.h"
-
 namespace steepest {
 namespace {
 
 bool is_norm(const DirectionRow& row) {
   static constexpr std::array kNorms = {"sign", "row", "column", "frobenius", "spectral"};
   return std::find(kNorms.begin(), kNorms.end(), row.name) != kNorms.end();
-}
-
-void take_signs(float* x, std::size_t size) {
-  parallel_chunks(size, std::size_t{1} << 15, [&](std::size_t begin, std::size_t end) {
-    const FloatMode mode;
-    for (std::size_t i = begin; i < end; ++i) x[i] = x[i] > 0 ? 1.0f : x[i] < 0 ? -1.0f : 0.0f;
-  });
 }
 
 }  // namespace
@@ -52,7 +42,7 @@ void map_multinorm(const Operand& o, float* out, Scratch& scratch) {
       if (norm->map)
         norm->map(x, out, scratch);
       else
-        take_signs(out, o.size());
+        signs_of(o.size(), out, 0, out);
     }
   }
 }

@@ -115,11 +115,15 @@ at::Tensor polar(const at::Tensor& g, const PolarSet& set, std::int64_t steps) {
 }
 
 at::Tensor exact_polar(const at::Tensor& g) {
-  const at::NoGradGuard no_grad;
-  const auto [u, s, v] = at::linalg_svd(g.to(at::kDouble), false);
-  const double unit = g.scalar_type() == at::kDouble ? 0x1p-52 : 0x1p-23;
-  const double floor = static_cast<double>(std::max(g.size(0), g.size(1))) * unit * s.max().item<double>();
-  return at::mm(u * s.gt(floor).to(at::kDouble), v).to(g.scalar_type());
+  at::Tensor out;
+  on_one_thread([&] {
+    const at::NoGradGuard no_grad;
+    const auto [u, s, v] = at::linalg_svd(g.to(at::kDouble), false);
+    const double unit = g.scalar_type() == at::kDouble ? 0x1p-52 : 0x1p-23;
+    const double floor = static_cast<double>(std::max(g.size(0), g.size(1))) * unit * s.max().item<double>();
+    out = at::mm(u * s.gt(floor).to(at::kDouble), v).to(g.scalar_type());
+  });
+  return out;
 }
 
 }  // namespace steepest

@@ -65,8 +65,8 @@ void run_polar(std::span<const PolarStep> steps, bool pairs, Products& x) {
 /// not depend on their number.
 at::Tensor polar(const at::Tensor& g, const PolarSet& set, std::int64_t steps = 0);
 
-/// U V^T by singular values in fp64, in the type of `g`. Singular values below max(m, n) * 2^-52 of the largest, or
-/// 2^-23 for an fp32 `g`, count as zero and give zero (pseudo-inverse).
+/// U V^T by singular values in fp64, in the type of `g`, on one thread. Singular values below max(m, n) * 2^-52 of the
+/// largest, or 2^-23 for an fp32 `g`, count as zero and give zero (pseudo-inverse).
 at::Tensor exact_polar(const at::Tensor& g);
 
 /// AOL (2512.04632): diag(s) G with s_i = (sum_j |(G G^T)_ij|)^(-1/2), whose singular values are at most 1. It changes

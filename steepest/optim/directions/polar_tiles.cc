@@ -1,6 +1,8 @@
 #include "steepest/optim/directions/polar_tiles.h"
 
+#include <algorithm>
 #include <array>
+#include <memory>
 
 #include "steepest/kernels/tile_forms.h"
 #include "steepest/optim/directions/polar.h"
@@ -12,6 +14,7 @@ namespace {
 using Bits = std::uint16_t;
 constexpr std::size_t kBlock = kFormTile;
 static_assert(kBlock == kPanelWidth);
+constexpr std::size_t kPanelGroup = 8;  // panels that one task multiplies with the same rows
 
 // Rows and columns of zeros stay zero, and multiples of 32 fill the tile units.
 constexpr std::size_t padded(std::size_t size) {
@@ -62,13 +65,14 @@ class BitProducts {
     std::size_t which = 0;
     const auto buffer = [&](std::size_t size) { return scratch.bits(which++, size); };
     x_ = {buffer(m_ * n_), buffer(m_ * n_), buffer(m_ * n_)};
-    next_packed_ = buffer(m_ * n_);
-    for (const PolarMatrix s : {kPolarA, kPolarQ, kPolarT, kPolarR, kPolarP}) {
-      const bool pair_only = s == kPolarT || s == kPolarR || s == kPolarP;
-      if (pair_only && !pairs()) continue;
+    for (const PolarMatrix s : {kPolarA, kPolarQ, kPolarT}) {
+      if (s == kPolarT && !pairs()) continue;
       matrices_[s].rows = buffer(m_ * m_);
-      if (s == kPolarA || s == kPolarT || (s == kPolarQ && pairs())) matrices_[s].packed = buffer(m_ * m_);
+      if (s != kPolarQ || pairs()) matrices_[s].packed = buffer(m_ * m_);
     }
+    // T and A have been read for the last time when R and P are made.
+    matrices_[kPolarR].rows = matrices_[kPolarT].rows;
+    matrices_[kPolarP].rows = matrices_[kPolarA].rows;
     load(static_cast<float>(factor), g);
   }
 
@@ -100,26 +104,39 @@ class BitProducts {
                 });
   }
 
+  // A task replaces whole panels of X: what it reads of them is the same panels, so they wait in a buffer of their own.
   void apply(PolarMatrix p, double factor, double rest, bool last) {
     const float scale = last ? static_cast<float>(scale_) : 1;
-    const Forms next = {x_.rows, next_packed_, x_.packed_t};
-    tile_products(m_, n_, m_, matrices_[p].rows, m_, x_.packed,
-                  [&](std::size_t row, std::size_t column, std::size_t rows, std::size_t cols, const float* tile) {
-                    for (std::size_t r = 0; r < rows; r += kBlock) {
-                      const Bits* const old = x_.rows + (row + r) * n_ + column;
-                      const TileSum sum = {tile + r * kPanelWidth,
-                                           kPanelWidth,
-                                           static_cast<float>(factor) * scale,
-                                           {{{old, static_cast<float>(rest) * scale}, {}}},
-                                           n_};
-                      const std::size_t i = (row + r) / kBlock, j = column / kBlock;
-                      if (last)
-                        finish(i, j, sum);
-                      else
-                        store(next, false, i, j, std::min(kBlock, rows - r), cols, sum);
-                    }
-                  });
-    std::swap(x_.packed, next_packed_);
+    const auto threads = omp_in_parallel() ? 1 : static_cast<std::size_t>(thread_count());
+    const std::size_t together = std::clamp<std::size_t>(blocks(n_) / (2 * threads), 1, kPanelGroup);
+    parallel_chunks(blocks(n_), together, [&](std::size_t first, std::size_t end) {
+      alignas(64) float tile[kTileRows * kPanelWidth];
+      const std::size_t columns = std::min(end * kBlock, n_) - first * kBlock;
+      const TileBuffer fresh = last ? nullptr : std::make_unique_for_overwrite<Bits[]>(columns * m_);
+      for (std::size_t row = 0; row < m_; row += kTileRows) {
+        const std::size_t rows = std::min(kTileRows, m_ - row);
+        for (std::size_t j = first; j < end; ++j) {
+          const std::size_t column = j * kBlock, cols = block_size(j, n_);
+          multiply_tile(rows, cols, m_, matrices_[p].rows + row * m_, m_, x_.packed + column * m_, cols, tile,
+                        kPanelWidth, false);
+          for (std::size_t r = 0; r < rows; r += kBlock) {
+            const Bits* const old = x_.rows + (row + r) * n_ + column;
+            const TileSum sum = {tile + r * kPanelWidth,
+                                 kPanelWidth,
+                                 static_cast<float>(factor) * scale,
+                                 {{{old, static_cast<float>(rest) * scale}, {}}},
+                                 n_};
+            const std::size_t i = (row + r) / kBlock;
+            if (last)
+              finish(i, j, sum);
+            else
+              store(fresh.get() + (j - first) * kBlock * m_, false, i, j, std::min(kBlock, rows - r), cols, sum);
+          }
+        }
+      }
+      release_tiles();
+      if (!last) std::copy_n(fresh.get(), columns * m_, x_.packed + first * kBlock * m_);
+    });
   }
 
  private:
@@ -129,18 +146,19 @@ class BitProducts {
       for (std::size_t task = begin; task < end; ++task) {
         const std::size_t i = task / across, j = task % across;
         const TileSum sum = {g + i * kBlock * cols_ + j * kBlock, cols_, factor, {}, 0};
-        store(x_, tall_, tall_ ? j : i, tall_ ? i : j, block_size(i, rows_), block_size(j, cols_), sum);
+        Bits* const panel = x_.packed + (tall_ ? i : j) * kBlock * m_;
+        store(panel, tall_, tall_ ? j : i, tall_ ? i : j, block_size(i, rows_), block_size(j, cols_), sum);
       }
     });
   }
 
-  // Tile (i, j) of X; `turned`: the values are those of the transposed tile.
-  void store(const Forms& x, bool turned, std::size_t i, std::size_t j, std::size_t rows, std::size_t cols,
+  // Tile (i, j) of X, with panel j at `panel`; `turned`: the values are those of the transposed tile.
+  void store(Bits* panel, bool turned, std::size_t i, std::size_t j, std::size_t rows, std::size_t cols,
              const TileSum& sum) const {
     const std::size_t height = block_size(i, m_), width = block_size(j, n_);
-    Bits* const row_major = x.rows + i * kBlock * n_ + j * kBlock;
-    Bits* const packed = x.packed + j * kBlock * m_ + i * kBlock * width;
-    Bits* const packed_t = x.packed_t + i * kBlock * n_ + j * kBlock * height;
+    Bits* const row_major = x_.rows + i * kBlock * n_ + j * kBlock;
+    Bits* const packed = panel + i * kBlock * width;
+    Bits* const packed_t = x_.packed_t + i * kBlock * n_ + j * kBlock * height;
     if (turned)
       store_forms(rows, cols, width, height, sum, {nullptr, packed_t, row_major, packed, n_});
     else
@@ -176,7 +194,6 @@ class BitProducts {
   bool tall_;
   std::size_t m_, n_, rows_, cols_;
   Forms x_;
-  Bits* next_packed_;
   std::array<Forms, kPolarMatrices> matrices_ = {};
   double scale_ = 1;
   const StepNumbers* step_ = nullptr;

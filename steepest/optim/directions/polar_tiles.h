@@ -14,7 +14,8 @@ namespace steepest {
 
 /// out <- scale * p(factor * g) for g [rows, cols], row-major fp32 and of any shape; with `step`, weights instead:
 /// out <- x - lr * (step->scale * scale * p(factor * g) + weight_decay * x). out may be g. Needs has_tile_products().
-/// Uses 16-bit buffers of `scratch`: about 8 bytes for each element of g and 14 min(rows, cols)^2 bytes.
+/// Uses 16-bit buffers of `scratch`, about 6 bytes for each element of g and 12 min(rows, cols)^2 bytes, and up to 1
+/// KiB * min(rows, cols) on each thread.
 void polar_by_tiles(std::span<const PolarStep> steps, double factor, const float* g, std::size_t rows, std::size_t cols,
                     double scale, const StepNumbers* step, float* out, Scratch& scratch);
 

@@ -10,7 +10,8 @@ namespace steepest {
 
 /// With G = h, transposed if tall: rows minus their mean, divided by their deviation over the n entries (rows without
 /// any give zeros); then (G G^T)^(-1/2) G, rescaled to RMS 1. role.whitening: "newton_schulz", role.steps of them (0:
-/// 10), or "eigen". A matrix without any deviation gives zeros.
+/// 10), or "eigen". A matrix without any deviation gives zeros. Works in `out`, with four matrices of min(rows, cols)^2
+/// and a block of min(rows, cols) x 256 for each thread beside it.
 void map_swan(const Operand& operand, float* out, Scratch& scratch);
 
 /// (G G^T)^(-1/2) G for m <= n, fp32 or fp64, by coupled Newton-Schulz: with G divided by |G|_F, Y = G G^T and Z = I,
@@ -18,8 +19,8 @@ void map_swan(const Operand& operand, float* out, Scratch& scratch);
 /// against |G|_F are not reached: they keep a value below 1.
 at::Tensor whiten_newton_schulz(const at::Tensor& g, std::int64_t steps);
 
-/// The same by eigen-decomposition of G G^T in fp64; eigenvalues below n * 2^-52 of the largest, or 2^-23 for fp32,
-/// count as zero and give zero (pseudo-inverse).
+/// The same by eigen-decomposition of G G^T in fp64, on one thread; eigenvalues below n * 2^-52 of the largest, or
+/// 2^-23 for fp32, count as zero and give zero (pseudo-inverse).
 at::Tensor whiten_eigen(const at::Tensor& g);
 
 }  // namespace steepest

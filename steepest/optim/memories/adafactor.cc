@@ -76,6 +76,10 @@ double divide(const Operand& o, double sum, Scratch& scratch) {
 
 }  // namespace
 
+bool adafactor_reads_weights(const RoleRecipe& role) {
+  return role.scale_parameter;
+}
+
 bool adafactor_has_momentum(const RoleRecipe& role) {
   return role.beta1.value_or(0) > 0;
 }

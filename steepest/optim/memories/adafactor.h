@@ -10,6 +10,9 @@ namespace steepest {
 /// With beta1 > 0 (state 2): h = m <- b1 m + (1-b1) u; else h = u. A vector is one row: its C is a full second moment.
 void remember_adafactor(const Operand& operand, Scratch& scratch);
 
+/// Whether scale_parameter is set.
+bool adafactor_reads_weights(const RoleRecipe& role);
+
 /// Whether beta1 is set and positive.
 bool adafactor_has_momentum(const RoleRecipe& role);
 
