@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
+#include <bit>
 #include <cstring>
 #include <memory>
 #include <set>
@@ -33,7 +33,7 @@ struct Datagram {
   Words words;
   Digest proof;
 };
-static_assert(sizeof(Datagram) == 48);
+static_assert(sizeof(Datagram) == kLastWordBytes);
 
 Digest proof_of(const Words& words, const Digest& key) {
   const std::string_view parts[] = {"last words", {reinterpret_cast<const char*>(&words), sizeof words}};
@@ -50,6 +50,25 @@ Addresses numeric_address(const std::string& host, const std::string& port) {
 }
 
 }  // namespace
+
+std::array<std::byte, kLastWordBytes> seal_last_word(const LastWord& word, const Digest& key) {
+  Datagram datagram;
+  datagram.words.sender = static_cast<std::uint32_t>(word.sender);
+  datagram.words.lost = static_cast<std::uint32_t>(word.lost.rank);
+  datagram.words.silent = word.lost.silent;
+  datagram.proof = proof_of(datagram.words, key);
+  return std::bit_cast<std::array<std::byte, kLastWordBytes>>(datagram);
+}
+
+std::optional<LastWord> open_last_word(std::span<const std::byte> bytes, const Digest& key, std::size_t ranks) {
+  Datagram datagram;
+  if (bytes.size() != sizeof datagram) return std::nullopt;
+  std::memcpy(&datagram, bytes.data(), sizeof datagram);
+  if (datagram.words.magic != kMagic || !same_bytes(datagram.proof, proof_of(datagram.words, key))) return std::nullopt;
+  if (datagram.words.sender >= ranks || datagram.words.lost >= ranks) return std::nullopt;
+  return LastWord{static_cast<int>(datagram.words.sender),
+                  {static_cast<int>(datagram.words.lost), datagram.words.silent != 0}};
+}
 
 LastWords::LastWords(const std::string& address, int rank, const Digest& key) : rank_(rank), key_(key) {
   const Addresses own = numeric_address(address, "0");
@@ -107,17 +126,13 @@ LostRank LastWords::root_of(LostRank lost) const {
 }
 
 void LastWords::tell(const LostRank& lost) {
-  Datagram datagram;
-  datagram.words.sender = static_cast<std::uint32_t>(rank_);
-  datagram.words.lost = static_cast<std::uint32_t>(lost.rank);
-  datagram.words.silent = lost.silent;
-  datagram.proof = proof_of(datagram.words, key_);
+  const auto datagram = seal_last_word({rank_, lost}, key_);
   for (int time = 0; time < kTimes; ++time)
     for (std::size_t r = 0; r < contacts_.size(); ++r) {
       const std::size_t space = contacts_[r].find(' ');
       if (static_cast<int>(r) == rank_ || space == std::string::npos) continue;
       if (const Addresses to = numeric_address(contacts_[r].substr(0, space), contacts_[r].substr(space + 1)))
-        sendto(socket_, &datagram, sizeof datagram, 0, to->ai_addr, to->ai_addrlen);
+        sendto(socket_, datagram.data(), datagram.size(), 0, to->ai_addr, to->ai_addrlen);
     }
 }
 
@@ -125,19 +140,11 @@ void LastWords::tell(const LostRank& lost) {
 void LastWords::listen(std::chrono::milliseconds patience) {
   pollfd waiting{socket_, POLLIN, 0};
   if (poll(&waiting, 1, static_cast<int>(patience.count())) <= 0) return;
-  std::array<std::byte, sizeof(Datagram) + 1> buffer;  // one more: a longer one is seen to be longer
+  std::array<std::byte, kLastWordBytes + 1> buffer;  // one more: a longer one is seen to be longer
   for (ssize_t size; (size = recv(socket_, buffer.data(), buffer.size(), 0)) >= 0;)
-    understand(std::span(buffer).first(static_cast<std::size_t>(size)));
-}
-
-void LastWords::understand(std::span<const std::byte> bytes) {
-  Datagram datagram;
-  if (bytes.size() != sizeof datagram) return;
-  std::memcpy(&datagram, bytes.data(), sizeof datagram);
-  if (datagram.words.magic != kMagic || !same_bytes(datagram.proof, proof_of(datagram.words, key_))) return;
-  const std::size_t ranks = contacts_.size();
-  if (datagram.words.sender >= ranks || datagram.words.lost >= ranks) return;
-  heard_[static_cast<int>(datagram.words.sender)] = {static_cast<int>(datagram.words.lost), datagram.words.silent != 0};
+    if (const auto word =
+            open_last_word(std::span(buffer).first(static_cast<std::size_t>(size)), key_, contacts_.size()))
+      heard_[word->sender] = word->lost;
 }
 
 }  // namespace steepest

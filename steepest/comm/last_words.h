@@ -8,7 +8,9 @@
 //  16 HMAC-SHA-256 of the first 16 bytes under the key of the session
 #pragma once
 
+#include <array>
 #include <chrono>
+#include <cstddef>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -25,6 +27,20 @@ struct LostRank {
   int rank = 0;
   bool silent = false;  ///< it sent nothing until the timeout; else its connections broke
 };
+
+/// What one datagram says: `sender` has lost `lost`.
+struct LastWord {
+  int sender = 0;
+  LostRank lost;
+};
+
+inline constexpr std::size_t kLastWordBytes = 48;
+
+/// The datagram under the key of the session.
+std::array<std::byte, kLastWordBytes> seal_last_word(const LastWord& word, const Digest& key);
+
+/// What a datagram from anywhere says; nothing unless it is sealed with `key` and of and about one of `ranks` ranks.
+std::optional<LastWord> open_last_word(std::span<const std::byte> datagram, const Digest& key, std::size_t ranks);
 
 /// One rank's mouth and ears. Its methods may be called by several threads.
 class LastWords {
@@ -47,7 +63,6 @@ class LastWords {
   LostRank root_of(LostRank lost) const;
   void tell(const LostRank& lost);
   void listen(std::chrono::milliseconds patience);
-  void understand(std::span<const std::byte> datagram);
 
   int socket_ = -1;
   int rank_;
