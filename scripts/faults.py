@@ -292,7 +292,8 @@ def inject(place, setting, way, victims, moment, timeout):
     outcome = Outcome(way)
     out = place.new_folder()
     # A rank that dies before all have met is missed for the timeout too.
-    short = way == "stop" or not isinstance(moment, tuple)
+    early = not isinstance(moment, tuple) or moment[0] == 0
+    short = way == "stop" or early
     job = Job(place, setting, out, timeout if short else PATIENCE)
     happened = hurt(job, way, victims, moment)
     begin = time.monotonic()
@@ -300,7 +301,7 @@ def inject(place, setting, way, victims, moment, timeout):
     outcome.seconds = time.monotonic() - begin
     if happened:
         look_at_survivors(job, way, victims, outcome)
-        if outcome.seconds > job.timeout + QUICK or (isinstance(moment, tuple) and way not in ("stop", "term") and outcome.seconds > QUICK):
+        if outcome.seconds > QUICK + (job.timeout if short else 0):
             outcome.problems.append(f"it took {outcome.seconds:.0f} s until the last rank had ended")
     elif all(rank.code == 0 for rank in job.ranks):
         outcome.place = "after the end"
