@@ -28,15 +28,15 @@ def timing_rows(runner, store, methods):
             experiment = plan.experiment(plan.SMALL, method, method.centre, None, None, plan.SEEDS[0])
             metrics, _failure = runner.train(experiment, STEPS, threads=os.cpu_count(), log_every=1)
             samples[method.label] += (metrics or [])[FIRST:]
-    with open(store, "a", encoding="utf-8") as file:
-        for method in missing:
-            steps = samples[method.label]
-            if not steps:
-                continue
-            median = {name: statistics.median(step[name] for step in steps)
-                      for name in ("perf/step_ms", "perf/optimizer_ms", "perf/tokens_per_s")}
-            rows[method.label] = {"label": method.label, "step_ms": median["perf/step_ms"],
-                                  "optimizer_ms": median["perf/optimizer_ms"],
-                                  "tokens_per_s": median["perf/tokens_per_s"], "date": date.today().isoformat()}
+    for method in missing:
+        steps = samples[method.label]
+        if not steps:
+            continue
+        median = {name: statistics.median(step[name] for step in steps)
+                  for name in ("perf/step_ms", "perf/optimizer_ms", "perf/tokens_per_s")}
+        rows[method.label] = {"label": method.label, "step_ms": median["perf/step_ms"],
+                              "optimizer_ms": median["perf/optimizer_ms"],
+                              "tokens_per_s": median["perf/tokens_per_s"], "date": date.today().isoformat()}
+        with open(store, "a", encoding="utf-8") as file:
             file.write(json.dumps(rows[method.label]) + "\n")
     return rows

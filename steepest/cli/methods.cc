@@ -1,27 +1,11 @@
 // steepest methods [NAME] [--json]: the preset table.
-#include <algorithm>
 #include <iostream>
 #include <memory>
 
-#include "steepest/base/error.h"
-#include "steepest/base/keys.h"
 #include "steepest/cli/verbs.h"
 #include "steepest/optim/table.h"
 
 namespace steepest::cli {
-namespace {
-
-const Preset& named(const std::string& name) {
-  std::vector<std::string> known;
-  for (const Preset& row : presets()) known.push_back(row.name);
-  if (std::find(known.begin(), known.end(), name) != known.end()) return find_preset(name);
-  const std::string near = nearest(name, known);
-  fail_usage("methods", '"', name, "\" is not a method; ",
-             near.empty() ? "steepest methods lists them" : "did you mean " + near + '?');
-}
-
-}  // namespace
-
 void add_methods(CLI::App& app, Run& run) {
   struct Options {
     std::string name;
@@ -39,9 +23,9 @@ void add_methods(CLI::App& app, Run& run) {
       if (options->markdown)
         std::cout << method_markdown();
       else if (options->json)
-        std::cout << method_json(all ? presets() : std::span(&named(options->name), 1));
+        std::cout << method_json(all ? presets() : std::span(&find_preset(options->name, "[methods] NAME"), 1));
       else
-        std::cout << (all ? method_table() : method_page(named(options->name)));
+        std::cout << (all ? method_table() : method_page(find_preset(options->name, "[methods] NAME")));
       return 0;
     };
   });

@@ -369,7 +369,7 @@ OptimizerRecipe recipe_of(const Preset& row) {
   return recipe;
 }
 
-const Preset& find_preset(const std::string& name) {
+const Preset& find_preset(const std::string& name, std::string_view place) {
   std::vector<std::string> known;
   for (const Preset& row : presets()) {
     if (row.name == name) return row;
@@ -378,8 +378,8 @@ const Preset& find_preset(const std::string& name) {
   const std::string close = nearest(name, known);
   std::string list;
   for (const std::string& each : known) list += (list.empty() ? "" : ", ") + each;
-  if (!close.empty()) fail_usage("optimizer", "method is \"", name, "\"; did you mean \"", close, "\"?");
-  fail_usage("optimizer", "method is \"", name, "\"; it must be one of ", list);
+  if (!close.empty()) fail_key(place, "is \"", name, "\"; did you mean \"", close, "\"?");
+  fail_key(place, "is \"", name, "\"; it must be one of ", list);
 }
 
 }  // namespace steepest

@@ -5,6 +5,7 @@
 #include <array>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "steepest/optim/recipe.h"
@@ -27,7 +28,7 @@ std::span<const Preset> presets();
 /// The recipe that a row stands for.
 OptimizerRecipe recipe_of(const Preset& row);
 
-/// The row of that name. Throws UsageError naming the nearest known one.
-const Preset& find_preset(const std::string& name);
+/// The row of that name. Throws UsageError naming `place` and the nearest known one.
+const Preset& find_preset(const std::string& name, std::string_view place = "[optimizer] method");
 
 }  // namespace steepest

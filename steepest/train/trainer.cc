@@ -142,7 +142,8 @@ class Run {
 
   /// The folder to go on from; empty: none.
   fs::path checkpoint_of(const std::string& resume) const {
-    if (resume.empty() || resume == "auto") return resume.empty() ? fs::path() : newest_checkpoint(out_).value_or("");
+    if (resume.empty()) return {};
+    if (resume == "auto") return newest_checkpoint(out_).value_or("");
     return newest_checkpoint(resume).value_or(resume);  // of a run folder its newest checkpoint
   }
 

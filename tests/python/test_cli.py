@@ -293,7 +293,7 @@ def test_documented_methods_are_the_real_ones(run, repository):
         (("train", "RECIPE", "extra.toml"), "[extra.toml] is one argument too many; train takes one recipe"),
         (("tune", "RECIPE", "--sequence", "auto"), "[--sequence] is not an option of tune; configuration keys are written"),
         (("tune", "RECIPE", "--resume", "auto"), "[--resume] is not an option of tune"),
-        (("methods", "sinkgdd"), '[methods] "sinkgdd" is not a method; did you mean sinkgd?'),
+        (("methods", "sinkgdd"), '[methods] NAME is "sinkgdd"; did you mean "sinkgd"?'),
         (("methods", "xylophone"), "steepest methods lists them"),
     ],
 )
