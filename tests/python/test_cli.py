@@ -294,7 +294,7 @@ def test_documented_methods_are_the_real_ones(run, repository):
         (("tune", "RECIPE", "--sequence", "auto"), "[--sequence] is not an option of tune; configuration keys are written"),
         (("tune", "RECIPE", "--resume", "auto"), "[--resume] is not an option of tune"),
         (("methods", "sinkgdd"), '[methods] NAME is "sinkgdd"; did you mean "sinkgd"?'),
-        (("methods", "xylophone"), "steepest methods lists them"),
+        (("methods", "xylophone"), '[methods] NAME is "xylophone"; it must be one of adamw, adam, '),
     ],
 )
 def test_what_is_unknown_is_said_before_what_is_missing(run, recipe, arguments, sentence):
