@@ -112,6 +112,8 @@ void fused_pack(const MemoryNumbers& memory, const TypedSlice<float, Bf16>& slic
 /// gradient <- m as it was before (None: the gradient stays), so that copying it to `first` undoes the pass.
 void fused_pack_undoable(const MemoryNumbers& memory, const Slice& slice, std::uint64_t t, ZeroRule rule,
                          std::uint64_t* words, std::size_t first_bit, float dead_zone = 0);
+void fused_pack_ternary_undoable(const MemoryNumbers& memory, const Slice& slice, const TernaryPlanes& planes,
+                                 std::size_t first_bit, float dead_zone = 0);
 
 /// The same as fused_pack, as two planes (contract of pack_ternary).
 void fused_pack_ternary(const MemoryNumbers& memory, const Slice& slice, const TernaryPlanes& planes,

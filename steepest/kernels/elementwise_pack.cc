@@ -49,10 +49,10 @@ void pack_both(const MemoryNumbers& memory, const S& slice, const TernaryPlanes&
                   RunPack<packing::Ternary, S>{slice, {{planes.negative, planes.nonzero}}, first_bit, dead_zone});
 }
 
-template <bool zero_is_negative>
+template <class Rule>
 struct RunUndoable {
   const Slice& slice;
-  std::uint64_t* words;
+  const packing::Planes<Rule>& planes;
   std::size_t first_bit;
   float dead_zone;
   HWY_ATTR void operator()(const ew::NoMemory& memory) const {
@@ -67,16 +67,21 @@ struct RunUndoable {
  private:
   template <class Values>
   HWY_ATTR void pack(const Values& values) const {
-    packing::pack<zero_is_negative>(values, slice.size, words, first_bit, signs::dead_bits(dead_zone));
+    packing::pack_planes(Rule{signs::dead_bits(dead_zone)}, values, slice.size, planes, first_bit);
   }
 };
 
 void PackUndoable(const MemoryNumbers& memory, const Slice& slice, bool zero_is_negative, std::uint64_t* words,
                   std::size_t first_bit, float dead_zone) {
   if (zero_is_negative)
-    ew::with_memory(memory, RunUndoable<true>{slice, words, first_bit, dead_zone});
+    ew::with_memory(memory, RunUndoable<packing::Binary<true>>{slice, {{words}}, first_bit, dead_zone});
   else
-    ew::with_memory(memory, RunUndoable<false>{slice, words, first_bit, dead_zone});
+    ew::with_memory(memory, RunUndoable<packing::Binary<false>>{slice, {{words}}, first_bit, dead_zone});
+}
+void PackTernaryUndoable(const MemoryNumbers& memory, const Slice& slice, const TernaryPlanes& planes,
+                         std::size_t first_bit, float dead_zone) {
+  ew::with_memory(memory,
+                  RunUndoable<packing::Ternary>{slice, {{planes.negative, planes.nonzero}}, first_bit, dead_zone});
 }
 
 void PackF32(const MemoryNumbers& memory, const Slice& slice, bool zero_is_negative, std::uint64_t* words,
@@ -104,6 +109,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace steepest {
 HWY_EXPORT(PackUndoable);
+HWY_EXPORT(PackTernaryUndoable);
 HWY_EXPORT(PackF32);
 HWY_EXPORT(PackBf16);
 HWY_EXPORT(PackTernaryF32);
@@ -121,12 +127,27 @@ void fused_pack(const MemoryNumbers& memory, const TypedSlice<float, Bf16>& slic
   STEEPEST_DISPATCH(PackBf16)(memory, slice, zero_is_negative(rule, t), words, first_bit, dead_zone);
 }
 
-void fused_pack_undoable(const MemoryNumbers& memory, const Slice& slice, std::uint64_t t, ZeroRule rule,
-                         std::uint64_t* words, std::size_t first_bit, float dead_zone) {
+namespace {
+
+void require_one_state(const MemoryNumbers& memory) {
   if (memory.kind == Memory::Adam || memory.kind == Memory::AdamHybrid)
     fail("kernels", "a memory of two states cannot be packed undoably; use fused_pack");
+}
+
+}  // namespace
+
+void fused_pack_undoable(const MemoryNumbers& memory, const Slice& slice, std::uint64_t t, ZeroRule rule,
+                         std::uint64_t* words, std::size_t first_bit, float dead_zone) {
+  require_one_state(memory);
   const FloatMode mode;
   STEEPEST_DISPATCH(PackUndoable)(memory, slice, zero_is_negative(rule, t), words, first_bit, dead_zone);
+}
+
+void fused_pack_ternary_undoable(const MemoryNumbers& memory, const Slice& slice, const TernaryPlanes& planes,
+                                 std::size_t first_bit, float dead_zone) {
+  require_one_state(memory);
+  const FloatMode mode;
+  STEEPEST_DISPATCH(PackTernaryUndoable)(memory, slice, planes, first_bit, dead_zone);
 }
 
 void fused_pack_ternary(const MemoryNumbers& memory, const Slice& slice, const TernaryPlanes& planes,

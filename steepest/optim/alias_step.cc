@@ -103,14 +103,19 @@ AliasStep::AliasStep(const AliasNumbers& numbers, std::vector<AliasTensor> tenso
     largest_scale_ = std::max(largest_scale_, t.scale);
   }
   planes_persist_ = planes_persist(numbers);
-  vote_words_ = words_for(vote_bits);
+  plane_ = words_for(vote_bits);
   if (keeps_reference(numbers)) reference_ = floats(size_);
   if (previous_size_ > 0) previous_ = floats(previous_size_);
   if (planes_size_ > 0 && planes_persist_) planes_ = floats(4 * planes_size_);
-  if (decided) decided_ = floats(2 * vote_words_);
+  if (decided) decided_ = floats(2 * vote_words());
   scalars_ = floats(2 * AliasState::kNumbers);
   locals_ = floats(sizeof(Local) / sizeof(float));
   sync();
+}
+
+void AliasStep::set_ranks(AliasRanks ranks) {
+  ranks_ = std::move(ranks);
+  if (decided_.defined()) decided_ = floats(2 * vote_words());
 }
 
 bool AliasStep::measures_after_update() const {
@@ -178,7 +183,7 @@ PairSlice<float> AliasStep::slice(const Piece& piece, Source now, Source before,
     }
     case Shift::Decided:
       s.shift = ShiftSource::Planes;
-      s.shift_planes = {words(decided_), nullptr};
+      s.shift_planes = {words(decided_), ranks_.planes == 2 ? words(decided_) + plane_ : nullptr};
       s.shift_bit = t.vote_bit + piece.begin;
       break;
   }
@@ -198,8 +203,9 @@ AliasMeans AliasStep::agree(const Measurement& m, double change, double referenc
   share.change = change;
   share.slope = m.slope;
   share.reference_slope = reference_slope;
+  share.valid = counts_;
   share.has_reference = !consecutive() || local_.has_reference != 0;
-  if (vote_words_ == 0) return AliasMeans::of({&share, 1});
+  if (plane_ == 0) return AliasMeans::of({&share, 1});
   share.has_reference = share.has_reference && std::isfinite(change) && std::isfinite(reference_slope);
   if (!std::isfinite(share.slope)) share.slope = 0;  // of a second gradient, whose pair is left out
   if (!ranks_.sum) fail("optimizer", "the ranks of a vote cannot agree on the step size; call set_ranks() first");
@@ -314,12 +320,17 @@ void AliasStep::start(double loss) {
   if (!rule_.probe(0)) return;
   keep_batch();
   copy_out(backup_, true);
-  if (vote_words_ == 0) return;
+  if (plane_ == 0) return;
   if (!ranks_.vote) fail("optimizer", "the ranks of a vote cannot agree on the step size; call set_ranks() first");
-  std::vector<std::uint64_t> mine(vote_words_);
-  first_vote_.resize(vote_words_);
-  for (const AliasTensor& t : tensors_)
-    if (t.voted) pack_signs({t.gradient, t.size}, 0, ZeroRule::Parity, mine.data(), t.vote_bit);
+  std::vector<std::uint64_t> mine(vote_words());
+  first_vote_.resize(vote_words());
+  for (const AliasTensor& t : tensors_) {
+    const std::span<const float> g(t.gradient, t.size);
+    if (t.voted && ranks_.planes == 2)
+      pack_ternary(g, {mine.data(), mine.data() + plane_}, t.vote_bit);
+    else if (t.voted)
+      pack_signs(g, 0, ZeroRule::Parity, mine.data(), t.vote_bit);
+  }
   ranks_.vote(mine, 0, first_vote_);
 }
 
@@ -335,6 +346,9 @@ bool AliasStep::next_probe() {
     return ready();
   }
   tau_ = *tau;
+  const auto bit_at = [&](std::size_t plane, std::size_t bit) {
+    return (first_vote_[plane * plane_ + bit / 64] >> bit % 64 & 1) != 0;
+  };
   for_pieces([&](std::size_t, const Piece& piece) {
     const AliasTensor& t = tensors_[piece.tensor];
     const float* g = spare(piece.tensor) + piece.begin;
@@ -342,7 +356,7 @@ bool AliasStep::next_probe() {
     for (std::size_t i = 0; i < piece.size; ++i) {
       float s = static_cast<float>((g[i] > 0) - (g[i] < 0));
       if (const std::size_t bit = t.vote_bit + piece.begin + i; t.voted)
-        s = (first_vote_[bit / 64] >> bit % 64 & 1) != 0 ? -1.0f : 1.0f;
+        s = bit_at(0, bit) ? -1.0f : ranks_.planes == 1 || bit_at(1, bit) ? 1.0f : 0.0f;
       t.weights[piece.begin + i] = x[i] - static_cast<float>(tau_) * s;
     }
   });
@@ -416,7 +430,7 @@ void AliasStep::keep_reference() {
     keep_planes();
   }
   if (!due) return;
-  local_.has_reference = 1;
+  local_.has_reference = counts_ ? 1 : 0;
   if (full()) copy_out(reference_, false);
   if (minmax() && std::isinf(fresh_.max)) {
     const Measurement m = measure_group(&AliasStep::live, nullptr, false, false);
@@ -462,6 +476,7 @@ void AliasStep::swap_weights() {
 }
 
 void AliasStep::clearing() {
+  if (phase_ != Phase::Probing && phase_ != Phase::Behind && phase_ != Phase::Ahead) counts_ = true;
   if (phase_ != Phase::Updated && phase_ != Phase::Done && phase_ != Phase::Ready) return;
   missed_ = phase_ == Phase::Updated && forward() && rule_.refresh_due();
   phase_ = Phase::Fresh;
@@ -499,7 +514,11 @@ double AliasStep::begin() {
 }
 
 void AliasStep::finish(std::span<const std::uint64_t> decided) {
-  if (decided_.defined()) std::copy(decided.begin(), decided.end(), words(decided_));
+  if (decided_.defined()) {
+    std::copy(decided.begin(), decided.end(), words(decided_));
+    // Measuring asks for what is positive, a vote tells what is not zero.
+    for (std::size_t k = 0; ranks_.planes == 2 && k < plane_; ++k) words(decided_)[plane_ + k] &= ~words(decided_)[k];
+  }
   if (measures_after_update()) {
     const bool copied = spare_.defined();
     const Measurement m = measure_group(copied ? &AliasStep::spare : &AliasStep::live, nullptr, true, false);
@@ -522,7 +541,7 @@ std::uint64_t AliasStep::state_bytes() const {
 }
 
 std::vector<AliasStep::Saved> AliasStep::state() {
-  const bool voted = vote_words_ > 0;
+  const bool voted = plane_ > 0;
   std::vector<Saved> list = {{"alias.numbers", scalars_, false}, {"alias.local_numbers", locals_, voted}};
   const auto add = [&](const char* name, const at::Tensor& buffer, bool wanted, bool per_rank) {
     if (wanted) list.push_back({name, buffer, per_rank});

@@ -7,8 +7,8 @@
 //   consecutive, gap > 1 4 (x_ref); full 4 more (g_ref); minmax_signed 0.25 more
 //   same, backward       4 (x_{t-1}), and a second gradient during a refresh, of the roles outside of the group too
 //   same, forward        0 (option I: 0.25), ema 0; full also a second gradient during a refresh
-// A vote keeps its decision, 0.125, instead of signs. Directions other than the sign, and memories whose signs are not
-// kept, need x_{t-1}: 4 where it is not there already.
+// A vote keeps its decision, 0.125 (votes that can be 0: 0.25), instead of signs. Directions other than the sign, and
+// memories whose signs are not kept, need x_{t-1}: 4 where it is not there already.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -39,10 +39,12 @@ struct AliasTensor {
 };
 
 /// How the ranks of a vote agree on the step size: sums of scalars in rank order, and a vote on the signs of the first
-/// gradient (for L0 = auto). With averaged gradients every rank measures the same and neither is used.
+/// gradient (for L0 = auto), in one plane of bits or, where votes can be 0, two. With averaged gradients every rank
+/// measures the same and neither is used.
 struct AliasRanks {
   std::function<void(std::span<double>)> sum;
   std::function<void(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided)> vote;
+  std::size_t planes = 1;
 };
 
 /// State bytes per parameter of a tensor like this one, as in the table above.
@@ -55,7 +57,9 @@ class AliasStep {
   AliasStep(const AliasNumbers& numbers, std::vector<AliasTensor> tensors, std::size_t vote_bits,
             std::vector<std::span<float>> others = {});
 
-  void set_ranks(AliasRanks ranks) { ranks_ = std::move(ranks); }
+  void set_ranks(AliasRanks ranks);
+  /// Words of a decided vote.
+  std::size_t vote_words() const { return ranks_.planes * plane_; }
   const AliasRule& rule() const { return rule_; }
   std::optional<std::string> take_warning() { return rule_.take_warning(); }
 
@@ -63,6 +67,8 @@ class AliasStep {
   bool needs_gradient(double loss);
   /// The gradients are about to be overwritten.
   void clearing();
+  /// Until the next batch this rank's measurements count for nothing, nor does the pair that follows it.
+  void abstain() { counts_ = false; }
   /// The gradients were multiplied by this factor after needs_gradient() returned false.
   void clipped(double factor) { clip_ = factor; }
   /// The step is given up because a gradient is not finite.
@@ -146,13 +152,15 @@ class AliasStep {
   std::vector<std::span<float>> others_;
   std::vector<std::size_t> offsets_, previous_offsets_, plane_words_;
   std::vector<Piece> pieces_;
-  std::size_t size_ = 0, previous_size_ = 0, planes_size_ = 0, vote_words_ = 0;
-  bool units_ = true;   // every direction is the sign
-  bool intact_ = true;  // no gradient is written over
+  std::size_t size_ = 0, previous_size_ = 0, planes_size_ = 0;
+  std::size_t plane_ = 0;  // words of one plane of a vote
+  bool units_ = true;      // every direction is the sign
+  bool intact_ = true;     // no gradient is written over
   double largest_scale_ = 0;
   AliasRanks ranks_;
   Phase phase_ = Phase::Fresh;
   bool missed_ = false, planes_persist_ = true;
+  bool counts_ = true;  // this rank's gradient of the batch is finite
   double clip_ = 1, tau_ = 0;
   Local local_;
   Extremes fresh_;

@@ -153,17 +153,23 @@ void Optimizer::pack_votes(std::span<std::uint64_t> words, ZeroRule rule) {
 }
 
 bool Optimizer::packs_in_parts() const {
-  return !impl_->alias && impl_->passes.packs_in_parts();
+  return impl_->passes.packs_in_parts(impl_->alias != nullptr);
 }
 
 void Optimizer::pack_votes(BitRange part, std::span<std::uint64_t> words, ZeroRule rule) {
   Impl& o = *impl_;
-  if (words.size() != words_for(vote_bits()) || part.first % kVotePartUnit != 0 ||
+  const std::size_t plane = words_for(vote_bits());
+  if ((words.size() != plane && words.size() != 2 * plane) || part.first % kVotePartUnit != 0 ||
       part.first + part.count > vote_bits() ||
       (part.count % kVotePartUnit != 0 && part.first + part.count != vote_bits()))
     fail("optimizer", "bits ", part.first, " to ", part.first + part.count, " are no part of a vote of ", vote_bits(),
          " bits in ", words.size(), " words");
   o.passes.pack_part(o.passes.numbers(o.updates, 0), o.updates, rule, part, words);
+}
+
+void Optimizer::abstain() {
+  std::ranges::fill(voted_gradients(), 0.0f);
+  if (impl_->alias) impl_->alias->abstain();
 }
 
 void Optimizer::unpack_votes(BitRange part) {
@@ -182,8 +188,9 @@ void Optimizer::step(double lr_factor, const DecidedVotes& decided) {
   const std::size_t words = decided.words.size();
   if (const std::size_t plane = words_for(vote_bits()); words != plane && words != 2 * plane)
     fail("optimizer", "the decided vote has ", words, " words; it must have ", plane, " or two such planes");
-  if (o.alias && words > words_for(vote_bits()))
-    fail("optimizer", "ALIAS steps keep a vote as one plane of bits, and this one has two; use one-bit votes");
+  if (o.alias && words != o.alias->vote_words())
+    fail("optimizer", "the decided vote has ", words, " words, but set_ranks() has announced votes of ",
+         o.alias->vote_words(), "; give it the planes of these votes");
   if (!std::isfinite(lr_factor)) fail("optimizer", "the learning rate factor is ", lr_factor, "; it must be finite");
   if (wants_observation())
     fail("optimizer",

@@ -65,11 +65,15 @@ class Optimizer {
   /// Updates the local memory of the voted parameters and writes their signs: words_for(vote_bits()) words with zeros
   /// by `rule`; or twice as many, the negative plane and then the non-zero one (kernels/bits.h).
   void pack_votes(std::span<std::uint64_t> words, ZeroRule rule = ZeroRule::Parity);
-  /// Whether a vote can be packed in parts: its memories keep at most one state and nothing needs whole tensors.
+  /// Whether a vote can be packed in parts: its memories keep at most one state (none under the step rule "alias",
+  /// which measures the gradients) and nothing needs whole tensors.
   bool packs_in_parts() const;
   /// pack_votes for the parameters of one part alone, whose gradients are complete; the others may still be computed.
   /// Its gradients are then lost: they hold what unpack_votes needs.
   void pack_votes(BitRange part, std::span<std::uint64_t> words, ZeroRule rule);
+  /// This rank's gradients of the batch count for nothing: those that are voted on become 0, and the step rule "alias"
+  /// leaves them out of what it measures with the others.
+  void abstain();
   /// Takes back the memory's update of a packed part, bit for bit: for a step that is not taken after all.
   void unpack_votes(BitRange part);
   /// Where the gradients of parameter i lie in mean_gradients() or, of a voted one, in voted_gradients() and the vote.

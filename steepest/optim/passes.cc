@@ -140,22 +140,28 @@ void Passes::pack(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t upd
   });
 }
 
-bool Passes::packs_in_parts() const {
+bool Passes::packs_in_parts(bool gradients_stay) const {
   const Buffers& b = buffers_;
   for (std::size_t i = 0; i < b.count(); ++i) {
     if (!b.place(i).voted) continue;
     const RoleRecipe& role = b.role(i);
     const MemoryRow& memory = b.memory(i);
-    if (remembers_first(role) || role.coupled_decay || memory.states.size() > 1 || memory.owns_gradient) return false;
+    if (remembers_first(role) || role.coupled_decay || memory.owns_gradient) return false;
+    if (memory.states.size() > (gradients_stay ? 0 : 1)) return false;
   }
   return true;
 }
 
 void Passes::pack_part(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, ZeroRule rule, BitRange part,
                        std::span<std::uint64_t> words) {
+  const std::size_t plane = words_for(voted_.size());
   voted_.run(part, [&](const Piece& piece) {
     const UpdateNumbers& n = of(numbers, piece.role);
-    fused_pack_undoable(n.last_memory, piece.slice, updates, rule, words.data(), piece.position, n.step.dead_zone);
+    if (words.size() == plane)
+      fused_pack_undoable(n.last_memory, piece.slice, updates, rule, words.data(), piece.position, n.step.dead_zone);
+    else
+      fused_pack_ternary_undoable(n.last_memory, piece.slice, {words.data(), words.data() + plane}, piece.position,
+                                  n.step.dead_zone);
   });
 }
 

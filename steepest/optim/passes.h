@@ -34,9 +34,10 @@ class Passes {
   /// memory is updated.
   void pack(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, ZeroRule rule,
             std::span<std::uint64_t> words);
-  /// Whether pack_part can be used: nothing but an elementwise memory of at most one state comes before the signs.
-  bool packs_in_parts() const;
-  /// One plane of the signs of some parameters only, in a way that unpack_part takes back.
+  /// Whether pack_part can be used: nothing but an elementwise memory of at most one state comes before the signs, and
+  /// none at all where the gradients must stay.
+  bool packs_in_parts(bool gradients_stay) const;
+  /// The signs of some parameters only, in a way that unpack_part takes back.
   void pack_part(const std::array<UpdateNumbers, 4>& numbers, std::uint64_t updates, ZeroRule rule, BitRange part,
                  std::span<std::uint64_t> words);
   void unpack_part(const std::array<UpdateNumbers, 4>& numbers, BitRange part);

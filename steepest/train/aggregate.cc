@@ -83,10 +83,8 @@ void Aggregate::split_by_machine() {
 
 // A machine's vote is of the mean of its ranks' gradients, which all of them remember.
 void Aggregate::average_on_machine() {
-  const Stopwatch watch;
-  machine_->sum(optimizer_.voted_gradients());
+  talk([&] { machine_->sum(optimizer_.voted_gradients()); });
   scale(optimizer_.voted_gradients(), static_cast<float>(1.0 / machine_->world_size()));
-  exposed_ms_ += watch.ms();
 }
 
 std::uint64_t Aggregate::bytes_sent() const {
@@ -144,21 +142,20 @@ Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first
   const double squares = local.voted_sum_of_squares + (summed_later ? local.mean_sum_of_squares : 0);
   std::array<double, 4> sums = {bad.empty() ? local_loss : 0, bad.empty() ? squares : 0, stop_requested ? 1.0 : 0.0,
                                 bad.empty() ? 0.0 : 1.0};
-  const auto talk = [&] {
+  const auto share_numbers = [&] {
     group_.sum(std::span<double>(sums));
     if (sums[3] > 0) agreed.flagged = ranks_with_non_finite_gradient(group_, bad);
     std::stable_partition(agreed.flagged.begin(), agreed.flagged.end(),
                           [](const NonFiniteRank& one) { return one.tensor == "the loss"; });
   };
-  if (overlapped) {
-    overlap_->settle(talk);
-  } else {
-    const Stopwatch watch;
-    talk();
-    exposed_ms_ += watch.ms();
-  }
+  if (overlapped)
+    overlap_->settle(share_numbers);
+  else
+    talk(share_numbers);
   const auto flagged = static_cast<double>(agreed.flagged.size());
-  agreed.skip = flagged > 0 && !(local_first && abstain_ && flagged < ranks);
+  // What less than half of the ranks have measured is no step size (parameter_free.md 6).
+  const bool enough = flagged < ranks && !(optimizer_.measured() && 2 * flagged > ranks);
+  agreed.skip = flagged > 0 && !(local_first && abstain_ && enough);
   if (overlapped && agreed.skip) overlap_->abandon();
 
   const double counted = agreed.skip ? ranks : ranks - flagged;
@@ -173,6 +170,10 @@ Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first
     if (agreed.skip)
       agreed.flagged.insert(agreed.flagged.begin(), {0, "mean gradient, of " + optimizer_.inspect().first_bad});
   }
+  abstaining_.clear();
+  if (!agreed.skip)
+    for (const NonFiniteRank& one : agreed.flagged) abstaining_.push_back(one.rank);
+  if (!agreed.skip && !bad.empty()) optimizer_.abstain();
   agreed.loss = sums[0] / counted;
   agreed.grad_norm = std::sqrt(of_mean + sums[1] / counted);
   agreed.stop_requested = sums[2] > 0;
@@ -208,27 +209,38 @@ Agreed Aggregate::agree_among_liars(double local_loss, bool stop_requested) {
 void Aggregate::average(double ranks) {
   const std::span<float> mean = optimizer_.mean_gradients();
   if (group_.world_size() == 1 || mean.empty()) return;
-  const Stopwatch watch;
-  group_.sum(mean);
+  talk([&] { group_.sum(mean); });
   scale(mean, static_cast<float>(1 / ranks));
+}
+
+void Aggregate::average() {
+  average(group_.world_size());
+  if (machine_) average_on_machine();
+}
+
+void Aggregate::talk(const std::function<void()>& exchange) {
+  if (overlapping_) return overlap_->talk(exchange);
+  const Stopwatch watch;
+  exchange();
   exposed_ms_ += watch.ms();
 }
 
 AliasRanks Aggregate::step_size_ranks() {
-  return {[this](std::span<double> sums) { group_.sum(sums); },
+  return {[this](std::span<double> sums) { talk([&] { group_.sum(sums); }); },
           [this](std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided) {
-            (*vote_)(mine, t, decided, {});
-          }};
+            decide(mine, t, decided);
+          },
+          mine_.size() / words_for(optimizer_.vote_bits())};
 }
 
-DecidedVotes Aggregate::exchange(const Agreed& agreed, double eta) {
+DecidedVotes Aggregate::exchange(double eta) {
   if (byzantine_) return {decided_, {}, {}};
   voted_ = optimizer_.vote_bits() > 0;
   if (overlapping_) {
     overlap_->follow_feedback();
     return {decided_, overlap_->voted_parts(), [this](std::size_t part) { overlap_->await_vote(part); }};
   }
-  if (vote_ || machine_) vote(agreed);
+  if (vote_ || machine_) pack_and_vote();
   if (feedback_ && eta > 0) {
     const Stopwatch watch;
     (*feedback_)(optimizer_.mean_gradients(), optimizer_.updates(), eta);
@@ -240,16 +252,19 @@ DecidedVotes Aggregate::exchange(const Agreed& agreed, double eta) {
   return {decided_, {}, {}};
 }
 
-void Aggregate::vote(const Agreed& agreed) {
-  std::vector<int> abstaining;
-  for (const NonFiniteRank& flagged : agreed.flagged) abstaining.push_back(flagged.rank);
-  voted_ = std::find(abstaining.begin(), abstaining.end(), group_.rank()) == abstaining.end();
+void Aggregate::pack_and_vote() {
+  voted_ = std::ranges::find(abstaining_, group_.rank()) == abstaining_.end();
   // A gradient that is not finite must not reach the momentum.
   if (voted_) optimizer_.pack_votes(mine_, zero_);
-  const Stopwatch watch;
-  if (vote_) (*vote_)(mine_, optimizer_.updates(), decided_, abstaining);
-  if (machine_) machine_->broadcast(std::as_writable_bytes(std::span(decided_)), 0);
-  exposed_ms_ += watch.ms();
+  decide(mine_, optimizer_.updates(), decided_);
+}
+
+void Aggregate::decide(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided) {
+  if (overlap_) return overlap_->vote(mine, t, decided);
+  talk([&] {
+    if (vote_) (*vote_)(mine, t, decided, abstaining_);
+    if (machine_) machine_->broadcast(std::as_writable_bytes(decided), 0);
+  });
 }
 
 std::optional<double> Aggregate::sign_agreement() const {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
@@ -54,10 +55,10 @@ class Aggregate {
 
   /// After agree() and clipping: sends what is sent as bits. `eta`: the step size that the gradients will be multiplied
   /// with, the unit of error feedback. Returns the votes for Optimizer::step to follow. Collective.
-  DecidedVotes exchange(const Agreed& agreed, double eta);
+  DecidedVotes exchange(double eta);
 
   /// The mean over ranks of what is averaged exactly, of a gradient that is not to be stepped along. Collective.
-  void average() { average(group_.world_size()); }
+  void average();
   /// How the ranks of a vote agree on a measured step size.
   AliasRanks step_size_ranks();
 
@@ -82,7 +83,10 @@ class Aggregate {
   Agreed agree_among_liars(double local_loss, bool stop_requested);
   GradientReport early_report();
   void average(double ranks);
-  void vote(const Agreed& agreed);
+  void pack_and_vote();
+  void decide(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided);
+  /// Runs an exchange and counts its time.
+  void talk(const std::function<void()>& exchange);
   void split_by_machine();
   VoteScheme choose_scheme(const DistributedSection& section, const VoteRules& rules);
   void average_on_machine();
@@ -98,8 +102,9 @@ class Aggregate {
   std::vector<std::uint64_t> mine_, decided_;
   std::optional<FeedbackMean> feedback_;
   std::unique_ptr<Overlap> overlap_;
-  bool overlapping_ = false;  ///< in this step
-  bool voted_ = false;        ///< this rank's votes counted in the last exchange
+  bool overlapping_ = false;     ///< in this step
+  std::vector<int> abstaining_;  ///< ranks, in this step
+  bool voted_ = false;           ///< this rank's votes counted in the last exchange
   double exposed_ms_ = 0;
 };
 

@@ -46,13 +46,6 @@ void refuse_alias(const RunConfig& config) {
         place,
         "is \"alias\", which measures the gradient that all ranks follow before aggregate \"ef-mean\" makes it; use "
         "\"mean\" or \"vote\"");
-  if (config.train.non_finite == "abstain")
-    fail_key(place,
-             "is \"alias\", whose ranks measure together; [train] non_finite can be \"skip\" or \"refuse\", not "
-             "\"abstain\"");
-  if (distributed.aggregate == "vote" && distributed.zero == "zero")
-    fail_key(place,
-             "is \"alias\", which keeps votes as one bit each; [distributed] zero can be \"parity\" or \"plus\"");
 }
 
 void refuse_votes(const RunConfig& config) {
@@ -72,9 +65,6 @@ void refuse_votes(const RunConfig& config) {
   if (distributed.scheme == "halving" && distributed.zero == "zero")
     fail_key("[distributed] scheme",
              "is \"halving\", which adds up votes of one bit, but zero = \"zero\" makes them two; use \"shards\"");
-  if (distributed.vote_per == "machine" && config.optimizer.step == "alias")
-    fail_key("[distributed] vote_per",
-             "is \"machine\", but the ranks of step \"alias\" measure by themselves; use \"rank\"");
   if (distributed.vote_per == "machine" && train.non_finite == "abstain")
     fail_key(
         "[distributed] vote_per",
@@ -141,6 +131,10 @@ void refuse_byzantine(const RunConfig& config) {
   if (config.train.non_finite != "abstain")
     fail_key(place, "is true, but with [train] non_finite = \"", config.train.non_finite,
              "\" one rank that claims a bad gradient could stop all others; use \"abstain\"");
+  if (config.optimizer.step == "alias")
+    fail_key(place,
+             "is true, but step \"alias\" adds up what all ranks measure, and any rank can invent a number; use "
+             "\"schedule\"");
   if (config.train.clip_norm > 0)
     fail_key(place, "is true, but [train] clip_norm scales by a norm that any rank can invent; set it to 0");
   for (const Role role : kRoles)

@@ -30,7 +30,6 @@ std::string overlap_obstacle(const Optimizer& optimizer, const ProcessGroup& gro
   if (config.train.non_finite == "abstain") return "who abstains must be known before votes are counted";
   if (config.distributed.byzantine) return "ranks compare what they have received before votes are counted";
   if (config.distributed.vote_per == "machine") return "machines take the mean of their ranks first";
-  if (config.distributed.zero == "zero") return "votes have two planes";
   if (!optimizer.packs_in_parts()) return "a memory or the step rule needs whole gradients before the vote";
   return "";
 }
@@ -140,7 +139,9 @@ void Overlap::pack(const Part& part) {
       optimizer_.pack_votes(part.range, mine_, zero_);
       packed_.push_back(part.range);
     } else {
-      std::fill_n(mine_.begin() + static_cast<std::ptrdiff_t>(first / 64), words_for(count), 0);
+      const std::size_t plane = words_for(optimizer_.vote_bits());
+      for (std::size_t at = first / 64; at < mine_.size(); at += plane)
+        std::ranges::fill(mine_.subspan(at, words_for(count)), 0);
     }
     return;
   }
@@ -174,6 +175,10 @@ void Overlap::settle(const std::function<void()>& talk) {
   wait(ticket);
 }
 
+void Overlap::talk(std::function<void()> talk) {
+  wait(courier_.give(std::move(talk)));
+}
+
 void Overlap::follow_feedback() {
   for (std::size_t i = 0; feedback_ && i < encoded_.size(); ++i) {
     wait(means_[i]);
@@ -183,6 +188,12 @@ void Overlap::follow_feedback() {
 
 void Overlap::await_vote(std::size_t part) {
   wait(votes_[part]);
+}
+
+void Overlap::vote(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided) {
+  talk([&] {
+    for (VoteExchange& exchange : exchanges_) exchange(mine, t, decided);
+  });
 }
 
 void Overlap::abandon() {

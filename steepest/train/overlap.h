@@ -28,7 +28,7 @@ std::string overlap_obstacle(const Optimizer& optimizer, const ProcessGroup& gro
 /// all ranks.
 class Overlap {
  public:
-  /// `mine`, `decided`: one plane of the whole vote each. `feedback`: null, or what all that is not voted on goes
+  /// `mine`, `decided`: all planes of the whole vote each. `feedback`: null, or what all that is not voted on goes
   /// through, cut into buckets. All arguments must outlive it.
   Overlap(Optimizer& optimizer, ProcessGroup& group, VoteRules rules, VoteScheme scheme, std::size_t bucket_parameters,
           std::span<std::uint64_t> mine, std::span<std::uint64_t> decided, FeedbackMean* feedback);
@@ -48,12 +48,16 @@ class Overlap {
   void await_means();
   /// Runs `talk`, which may use the group, before the last bucket of bits; returns when it is done.
   void settle(const std::function<void()>& talk);
+  /// Runs `talk`, which may use the group, after everything that is on its way; returns when it is done.
+  void talk(std::function<void()> talk);
   /// The gradients of the 1-bit mean <- what was decided.
   void follow_feedback();
 
   /// Voted parts in the order of their arrival.
   std::span<const BitRange> voted_parts() const { return voted_parts_; }
   void await_vote(std::size_t part);
+  /// Another vote besides that of the step, in the same parts. Collective.
+  void vote(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided);
   /// Instead: the step is not taken. Memories are again what they were before.
   void abandon();
 

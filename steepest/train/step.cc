@@ -163,7 +163,7 @@ void StepRunner::update(std::int64_t t, const Agreed& agreed, StepReport& report
   const double factor = schedule_factor(config_.train, t);
   const double exposed_before = aggregate_.exposed_ms();
   const Stopwatch watch;
-  optimizer_.step(factor, aggregate_.exchange(agreed, factor * main_lr(config_.optimizer)));
+  optimizer_.step(factor, aggregate_.exchange(factor * main_lr(config_.optimizer)));
   report.optimizer_ms = watch.ms() - (aggregate_.exposed_ms() - exposed_before);
   report.sign_agreement = aggregate_.sign_agreement();
 }

@@ -113,10 +113,25 @@ TEST(Elementwise, AnUndoablePackLeavesTheOldMomentumInTheGradient) {
             ASSERT_EQ(a.m, b.m);
             ASSERT_EQ(a.g, memory == Memory::None ? before.g : before.m);
           }
+    for (const Memory memory : {Memory::None, Memory::Ema, Memory::Heavy, Memory::Nesterov, Memory::Lion})
+      for (const std::size_t n : {0, 1, 64, 200})
+        for (const std::size_t first : {0, 63, 70}) {
+          Arrays a(n), b(n);
+          const Arrays before(n);
+          std::vector<std::uint64_t> negative(words_for(first + n) + 1), nonzero = negative, n2 = negative,
+                                                                         z2 = negative;
+          fused_pack_ternary_undoable(numbers(memory), a.slice(), {negative.data(), nonzero.data()}, first, 5e-3f);
+          fused_pack_ternary(numbers(memory), b.slice(), {n2.data(), z2.data()}, first, 5e-3f);
+          ASSERT_EQ(negative, n2);
+          ASSERT_EQ(nonzero, z2);
+          ASSERT_EQ(a.m, b.m);
+          ASSERT_EQ(a.g, memory == Memory::None ? before.g : before.m);
+        }
   });
   Arrays a(5);
   std::uint64_t word = 0;
   EXPECT_THROW(fused_pack_undoable(numbers(Memory::Adam), a.slice(), 0, ZeroRule::Parity, &word, 0), Error);
+  EXPECT_THROW(fused_pack_ternary_undoable(numbers(Memory::Adam), a.slice(), {&word, &word}, 0), Error);
 }
 
 TEST(Elementwise, HeavyMomentumAddsWholeGradients) {

@@ -1,16 +1,13 @@
 // ALIAS on tensors against the plain-loop simulation of tests/problems, bit for bit: every kind of pair, estimator and
-// stored array, votes, resuming; and what the optimizer refuses.
+// stored array, resuming; and what the optimizer refuses. Votes are in tests/train/alias_ranks_test.cc.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include <barrier>
 #include <cstring>
 #include <numeric>
-#include <thread>
 
-#include "steepest/kernels/bits.h"
 #include "steepest/optim/optimizer.h"
-#include "tests/optim/alias_settings.h"
+#include "tests/optim/alias_learner.h"
 #include "tests/optim/model.h"
 
 namespace steepest {
@@ -19,118 +16,6 @@ namespace {
 using problems::AliasSettings;
 using problems::AliasTrace;
 using problems::Objective;
-
-const Objective<float>& single_p1() {
-  static const Objective<float> objective = problems::logistic<float>(p1_examples());
-  return objective;
-}
-
-OptimizerRecipe recipe_of(const AliasSettings& s) {
-  OptimizerRecipe recipe = preset("alias");
-  recipe.alias = s.numbers;
-  for (RoleRecipe& role : recipe.roles) {
-    role.weight_decay = s.weight_decay;
-    if (s.momentum > 0) role.memory = "ema", role.momentum = s.momentum;
-  }
-  return recipe;
-}
-
-/// One rank's weights and optimizer on a function of a vector.
-struct Learner {
-  const Objective<float>& objective;
-  std::size_t batch;
-  at::Tensor x;
-  Optimizer optimizer;
-  problems::SplitMix64 random{1};
-  std::vector<std::uint32_t> rows;
-  std::vector<double> gamma, eta, norms;
-
-  Learner(const Objective<float>& f, const OptimizerRecipe& recipe, std::size_t batch_size = 0, bool voted = false)
-      : objective(f),
-        batch(batch_size),
-        x(at::zeros({static_cast<std::int64_t>(f.coordinates)})),
-        optimizer(recipe, {{"x", Role::Vector, x.set_requires_grad(true)}}, voted) {}
-
-  double evaluate() {
-    optimizer.zero_gradients();
-    return objective.evaluate(floats(x), floats(x.grad()), rows);
-  }
-  void draw() {
-    rows.resize(batch);
-    for (auto& row : rows) row = static_cast<std::uint32_t>(random.next() % objective.rows);
-  }
-  double begin() {
-    draw();
-    const double loss = evaluate();
-    double norm = 0;
-    for (const float g : floats(x.grad())) norm += std::abs(g);
-    norms.push_back(norm);
-    give(loss);
-    return loss;
-  }
-  void give(double loss) {
-    while (optimizer.needs_gradient(loss)) evaluate();
-  }
-  void step() {
-    const double loss = begin();
-    optimizer.step(1);
-    gamma.push_back(optimizer.measured()->gamma_step);
-    give(loss);
-    eta.push_back(optimizer.measured()->eta);
-  }
-  std::vector<float> weights() const { return {floats(x).begin(), floats(x).end()}; }
-  double average_norm() const {
-    return std::accumulate(norms.begin(), norms.end(), 0.0) / static_cast<double>(norms.size());
-  }
-};
-
-std::vector<float> narrow(const std::vector<double>& x) {
-  return {x.begin(), x.end()};
-}
-
-struct Case {
-  std::string name;
-  AliasSettings settings;
-};
-
-/// Every pair of gradients that an optimizer can be asked to measure.
-std::vector<Case> cases() {
-  std::vector<Case> list;
-  const auto add = [&](AliasSample sample, AliasPair pair, int gap, AliasEstimator estimator, AliasOption option,
-                       double momentum, double decay) {
-    if (sample == AliasSample::Consecutive && gap > 1 && estimator == AliasEstimator::Directional) return;
-    Case c;
-    c.name = concat("sample ", static_cast<int>(sample), " pair ", static_cast<int>(pair), " gap ", gap, " estimator ",
-                    static_cast<int>(estimator), " option ", static_cast<int>(option), " momentum ", momentum,
-                    " decay ", decay);
-    AliasSettings& s = c.settings;
-    s.numbers.sample = sample;
-    s.numbers.pair = pair;
-    s.numbers.gap = gap;
-    s.numbers.estimator = estimator;
-    s.numbers.option = option;
-    s.numbers.gamma_max = 0.5;
-    s.numbers.d0 = 0.05;
-    s.momentum = momentum;
-    s.weight_decay = decay;
-    s.steps = 25;
-    s.batch = 64;
-    const bool stored = sample == AliasSample::Same && pair == AliasPair::Backward;
-    s.shift = stored ? ShiftSource::Stored : ShiftSource::Signs;
-    list.push_back(c);
-  };
-  for (const auto estimator :
-       {AliasEstimator::Full, AliasEstimator::Directional, AliasEstimator::Minmax, AliasEstimator::MinmaxSigned})
-    for (const auto option : {AliasOption::I, AliasOption::II})
-      for (const int gap : {1, 4})
-        for (const double momentum : {0.0, 0.9}) {
-          const double decay = momentum > 0 ? 0.1 : 0;
-          add(AliasSample::Consecutive, AliasPair::Backward, gap, estimator, option, momentum, decay);
-          add(AliasSample::Same, AliasPair::Backward, gap, estimator, option, momentum, decay);
-          add(AliasSample::Same, AliasPair::Forward, gap, estimator, option, momentum, decay);
-        }
-  return list;
-}
 
 TEST(ParameterFreeSpec, TensorsFollowTheSimulationBitForBit) {
   for (const Case& c : cases()) {
@@ -249,125 +134,6 @@ TEST(ParameterFreeSpec, StateIsWhatTheTableSays) {
   EXPECT_EQ(bytes(same, forward, 1, E::Full, two, 0), 0);
   EXPECT_EQ(bytes(same, forward, 1, E::Directional, two, 0), 0);
   EXPECT_EQ(bytes(same, forward, 1, E::Full, one, 0), 0.25);
-}
-
-/// A power of two of ranks as threads: a sum by the tree (0+1)+(2+3)+... and a vote, both behind barriers.
-class Ranks {
- public:
-  explicit Ranks(std::size_t count) : barrier_(static_cast<std::ptrdiff_t>(count)), sums_(count), votes_(count) {}
-
-  AliasRanks of(std::size_t rank) {
-    return {[this, rank](std::span<double> values) {
-              sums_[rank].assign(values.begin(), values.end());
-              barrier_.arrive_and_wait();
-              for (std::size_t k = 0; k < values.size(); ++k) values[k] = tree(0, sums_.size(), k);
-              barrier_.arrive_and_wait();
-            },
-            [this, rank](std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided) {
-              votes_[rank].assign(mine.begin(), mine.end());
-              barrier_.arrive_and_wait();
-              std::vector<const std::uint64_t*> all;
-              for (const auto& each : votes_) all.push_back(each.data());
-              vote(all, decided.size(), vote_threshold(static_cast<unsigned>(all.size()), t), decided.data());
-              barrier_.arrive_and_wait();
-            }};
-  }
-
- private:
-  double tree(std::size_t first, std::size_t count, std::size_t k) const {
-    if (count == 1) return sums_[first][k];
-    return tree(first, count / 2, k) + tree(first + count / 2, count / 2, k);
-  }
-
-  std::barrier<> barrier_;
-  std::vector<std::vector<double>> sums_;
-  std::vector<std::vector<std::uint64_t>> votes_;
-};
-
-/// What each rank of a vote has at the end, and a hash of its weights, eta and gamma after every step.
-struct Replica {
-  std::vector<float> x;
-  AliasState state;
-  std::vector<std::uint64_t> hashes;
-};
-
-/// Each rank learns on its own shard of P1 and votes with one bit.
-std::vector<Replica> vote_on(const std::vector<Objective<float>>& shards, const AliasSettings& settings) {
-  Ranks ranks(shards.size());
-  std::vector<Replica> replicas(shards.size());
-  const auto run = [&](std::size_t rank) {
-    OptimizerRecipe recipe = recipe_of(settings);
-    recipe.aggregate = "vote";
-    Learner learner(shards[rank], recipe, 0, true);
-    const AliasRanks mine = ranks.of(rank);
-    learner.optimizer.set_ranks(mine);
-    std::vector<std::uint64_t> bits(words_for(learner.optimizer.vote_bits())), decided(bits.size());
-    for (int t = 0; t < settings.steps; ++t) {
-      // Every rank has the mean loss, as in training.
-      std::array<double, 1> loss = {learner.evaluate() / static_cast<double>(shards.size())};
-      mine.sum(loss);
-      learner.give(loss[0]);
-      learner.optimizer.pack_votes(bits);
-      mine.vote(bits, learner.optimizer.updates(), decided);
-      learner.optimizer.step(1, decided);
-      learner.give(loss[0]);
-      const double numbers[] = {learner.optimizer.measured()->eta, learner.optimizer.measured()->gamma_step};
-      Xxh3Stream hash;
-      hash.update(std::as_bytes(floats(learner.x)));
-      hash.update(std::as_bytes(std::span(numbers)));
-      replicas[rank].hashes.push_back(hash.digest());
-    }
-    replicas[rank].x = learner.weights();
-    replicas[rank].state = *learner.optimizer.measured();
-  };
-  std::vector<std::thread> threads;
-  for (std::size_t rank = 0; rank < shards.size(); ++rank) threads.emplace_back(run, rank);
-  for (std::thread& thread : threads) thread.join();
-  return replicas;
-}
-
-std::vector<Objective<float>> shards_of_p1(std::size_t count) {
-  std::vector<Objective<float>> shards;
-  const std::size_t rows = 2000 / count;
-  for (std::size_t j = 0; j < count; ++j)
-    shards.push_back(problems::logistic<float>(p1_examples().part(rows * j, rows)));
-  return shards;
-}
-
-TEST(ParameterFreeSpec, VotesFollowTheSimulationBitForBit) {
-  const auto shards = shards_of_p1(2);
-  for (Case c : cases()) {
-    c.settings.batch = 0;
-    c.settings.ternary = false;
-    if (c.settings.numbers.estimator == AliasEstimator::Minmax) continue;  // as minmax_signed, with fewer arrays
-    SCOPED_TRACE(c.name);
-    const AliasTrace expected = problems::run_alias<float>(shards, c.settings);
-    const std::vector<Replica> replicas = vote_on(shards, c.settings);
-    EXPECT_EQ(replicas[0].hashes, replicas[1].hashes);
-    EXPECT_EQ(replicas[0].state, replicas[1].state);
-    EXPECT_EQ(replicas[0].x, narrow(expected.x));
-    EXPECT_NEAR(replicas[0].state.eta / expected.state.eta, 1, 1e-12);
-  }
-}
-
-// The votes have one bit each: the optimizer has no ternary form of these steps.
-TEST(ParameterFreeSpec, A16AllReplicasHashEqualAtEveryStep) {
-  const auto shards = shards_of_p1(4);
-  for (const AliasOption option : {AliasOption::I, AliasOption::II}) {
-    AliasSettings s = exact(option);
-    s.numbers.L0 = 1;
-    s.numbers.gamma_max = 0.1;
-    s.numbers.d0 = 1e-2;
-    s.ternary = false;
-    s.steps = 300;
-    const std::vector<Replica> replicas = vote_on(shards, s);
-    ASSERT_EQ(replicas[0].hashes.size(), 300u);
-    for (const Replica& replica : replicas) {
-      EXPECT_EQ(replica.hashes, replicas[0].hashes);
-      EXPECT_EQ(replica.state, replicas[0].state);
-    }
-    EXPECT_WITHIN(replicas[0].state.eta, problems::run_alias<float>(shards, s).state.eta, 0.01);
-  }
 }
 
 /// f = |x - c|^2/2 over all tensors of the small model.

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <map>
 #include <mutex>
@@ -18,6 +19,7 @@ namespace steepest {
 namespace {
 
 using Floats = std::vector<float>;
+using Bits = std::vector<std::uint32_t>;
 
 RunConfig config_for(const std::string& method, const std::string& aggregate) {
   RunConfig config;
@@ -50,7 +52,7 @@ struct Worker {
     if (value != 0) floats(parameters[tensor].value.grad())[bad] = value;
     aggregate.begin(factor);
     agreed = aggregate.agree(1.0 + as, false);
-    if (!agreed.skip) optimizer.step(factor, aggregate.exchange(agreed, factor));
+    if (!agreed.skip) optimizer.step(factor, aggregate.exchange(factor));
     return !agreed.skip;
   }
 
@@ -60,14 +62,16 @@ struct Worker {
     return all;
   }
 
-  Floats state() {
-    Floats all;
-    for (const StateTensor& s : optimizer.state())
-      all.insert(all.end(), floats(s.value).begin(), floats(s.value).end());
+  // As bits: some of them are no numbers.
+  Bits state() {
+    Bits all;
+    const auto add = [&](std::span<const float> values) {
+      for (const float value : values) all.push_back(std::bit_cast<std::uint32_t>(value));
+    };
+    for (const StateTensor& s : optimizer.state()) add(floats(s.value));
     if (FeedbackMean* const feedback = aggregate.feedback()) {
-      const Floats owner = feedback->owner_residual();
-      all.insert(all.end(), owner.begin(), owner.end());
-      all.insert(all.end(), feedback->worker_residual().begin(), feedback->worker_residual().end());
+      add(feedback->owner_residual());
+      add(feedback->worker_residual());
     }
     return all;
   }
@@ -95,7 +99,8 @@ TEST(SignSpec, Test_9_1_2_OneBadGradientSkipsTheStepOnAllRanks) {
           const auto thrown = on_ranks(3, [&](ProcessGroup& group) {
             Worker worker(config, group);
             EXPECT_TRUE(worker.step(group.rank(), 0));
-            const Floats weights = worker.weights(), state = worker.state();
+            const Floats weights = worker.weights();
+            const Bits state = worker.state();
             EXPECT_FALSE(worker.step(group.rank(), 1, 1, group.rank() == 1 ? value : 0, bad, tensor));
             ASSERT_FALSE(worker.agreed.flagged.empty());
             // In an exact mean everybody sees what one has sent.
@@ -173,7 +178,7 @@ TEST(SignSpec, DeadCoordinatesFollowTheZeroRule) {
         worker.optimizer.zero_gradients();
         worker.aggregate.begin(1);
         const Agreed agreed = worker.aggregate.agree(1, false);
-        worker.optimizer.step(1, worker.aggregate.exchange(agreed, 1));
+        worker.optimizer.step(1, worker.aggregate.exchange(1));
       }
       const Floats after = worker.weights();
       for (std::size_t i = 0; i < before.size(); ++i) {
@@ -193,7 +198,8 @@ class Overlapping : public testing::Test {
  protected:
   // Weights of all ranks and states after `steps`, and whether every step was taken.
   struct Result {
-    std::map<int, Floats> weights, states;
+    std::map<int, Floats> weights;
+    std::map<int, Bits> states;
     std::map<int, double> agreement;
   };
   static Result run(const RunConfig& config, int world_size, std::uint64_t steps, std::uint64_t bad_step = ~0ull) {
@@ -202,10 +208,15 @@ class Overlapping : public testing::Test {
     const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
       Worker worker(config, group);
       EXPECT_EQ(worker.aggregate.overlaps(), config.distributed.overlap);
+      if (worker.optimizer.measured()) worker.optimizer.set_ranks(worker.aggregate.step_size_ranks());
+      const auto gradient = [&](std::uint64_t t) {
+        worker.optimizer.zero_gradients();
+        set_gradients(worker.parameters, t, static_cast<std::uint16_t>(group.rank()));
+      };
       double agreement = 0;
       for (std::uint64_t t = 0; t < steps; ++t) {
         worker.aggregate.begin(1);
-        set_gradients(worker.parameters, t, static_cast<std::uint16_t>(group.rank()));
+        gradient(t);
         // Rank 1's first parameter goes bad last, when the other parts have left.
         if (t == bad_step && group.rank() == 1) floats(worker.parameters.front().value.grad())[3] = std::nanf("");
         for (std::size_t i = worker.parameters.size(); i-- > 0;) worker.aggregate.ready(i);
@@ -214,11 +225,15 @@ class Overlapping : public testing::Test {
         if (agreed.skip) {
           worker.optimizer.skip_step();
         } else {
-          worker.optimizer.step(1, worker.aggregate.exchange(agreed, 1));
+          while (worker.optimizer.needs_gradient(agreed.loss)) {
+            gradient(t + 100);
+            worker.aggregate.average();
+          }
+          worker.optimizer.step(1, worker.aggregate.exchange(1));
           agreement = worker.aggregate.sign_agreement().value_or(0);
         }
       }
-      const Floats state = worker.state();  // the 1-bit mean's is collective
+      const Bits state = worker.state();  // the 1-bit mean's is collective
       const std::scoped_lock lock(mutex);
       result.weights[group.rank()] = worker.weights();
       result.states[group.rank()] = state;
@@ -229,10 +244,24 @@ class Overlapping : public testing::Test {
   }
 };
 
+RunConfig with_two_planes(RunConfig config) {
+  config.distributed.zero = "zero";
+  return config;
+}
+
+// A probe at the start, and then a pair of gradients of the same batch at every step.
+RunConfig measured_votes() {
+  RunConfig config = config_for("alias", "vote");
+  config.optimizer.alias.gamma_max = 0.1;
+  return config;
+}
+
 TEST_F(Overlapping, GivesTheSameBitsAsOneExchangeAfterTheOther) {
   for (RunConfig config :
        {config_for("adamw", "mean"), mixed_votes(), config_for("signum", "vote"), config_for("signsgd", "vote"),
-        config_for("lion", "vote"), config_for("sgd", "ef-mean"), config_for("signum", "ef-mean")})
+        config_for("lion", "vote"), with_two_planes(mixed_votes()), with_two_planes(config_for("signsgd", "vote")),
+        measured_votes(), with_two_planes(measured_votes()), config_for("sgd", "ef-mean"),
+        config_for("signum", "ef-mean")})
     for (const int world_size : {2, 3, 4}) {
       config.distributed.overlap = true;
       config.distributed.bucket_kib = 4;  // one unit of 32,768 parameters
@@ -246,8 +275,9 @@ TEST_F(Overlapping, GivesTheSameBitsAsOneExchangeAfterTheOther) {
 }
 
 TEST_F(Overlapping, Test_9_1_2_ABadGradientThatComesLastLeavesNoTrace) {
-  for (RunConfig config : {config_for("adamw", "mean"), mixed_votes(), config_for("signum", "vote"),
-                           config_for("signsgd", "vote"), config_for("lion", "vote"), config_for("sgd", "ef-mean")}) {
+  for (RunConfig config :
+       {config_for("adamw", "mean"), mixed_votes(), config_for("signum", "vote"), config_for("signsgd", "vote"),
+        config_for("lion", "vote"), with_two_planes(config_for("lion", "vote")), config_for("sgd", "ef-mean")}) {
     config.distributed.bucket_kib = 4;
     const Result skipped = run(config, 3, 2, 1), before = run(config, 3, 1);
     EXPECT_EQ(skipped.weights, before.weights);
@@ -275,7 +305,7 @@ TEST(SignSpec, MachinesVoteByTheMeanOfTheirRanks) {
       worker.aggregate.begin(1);
       half(worker.parameters, t, 2 * group.rank());
       const Agreed agreed = worker.aggregate.agree(1, false);
-      worker.optimizer.step(1, worker.aggregate.exchange(agreed, 1));
+      worker.optimizer.step(1, worker.aggregate.exchange(1));
     }
     if (group.rank() == 0) expected = worker.weights();
   });
@@ -336,7 +366,7 @@ TEST(SignSpec, ReplicasUnderTheOneBitMeanAreEqualAndFollowTheMean) {
     // At step size 0 nothing is compressed, and nothing is remembered.
     for (std::uint64_t t = 0; t < 20; ++t) {
       worker.step(group.rank(), t);
-      const Floats before = worker.state();
+      const Bits before = worker.state();
       worker.step(group.rank(), 100 + t, 0);
       EXPECT_EQ(worker.state(), before);
     }

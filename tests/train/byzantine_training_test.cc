@@ -43,7 +43,7 @@ struct Replica {
       if (inverts) p.value.grad().neg_();
     if (bad != 0) floats(parameters.front().value.grad())[3] = bad;
     const Agreed agreed = aggregate.agree(1, false);
-    if (!agreed.skip) optimizer.step(1, aggregate.exchange(agreed, 1));
+    if (!agreed.skip) optimizer.step(1, aggregate.exchange(1));
     return agreed;
   }
 

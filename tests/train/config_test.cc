@@ -163,6 +163,11 @@ TEST(Config, ContradictionsAreRefused) {
   EXPECT_NE(distributed("aggregate = 'vote'\nzero = 'zero'\ntie = 'plus'\n").find("a tie is 0"), std::string::npos);
   EXPECT_NE(distributed("[train]\nnon_finite = 'abstain'\n").find("nobody votes"), std::string::npos);
   EXPECT_NE(error_of(std::string(kRecipe) + "warmup_steps = 51\n").find("more than max_steps 50"), std::string::npos);
+  EXPECT_EQ(distributed("aggregate = 'vote'\nzero = 'zero'\n[train]\nnon_finite = 'abstain'\n", "alias"), "no error");
+  EXPECT_EQ(distributed("aggregate = 'vote'\nvote_per = 'machine'\n", "alias"), "no error");
+  EXPECT_NE(distributed("aggregate = 'vote'\nbyzantine = true\n[train]\nnon_finite = 'abstain'\n", "alias")
+                .find("any rank can invent a number"),
+            std::string::npos);
   const std::string narrow = "[train]\nprecision = 'bf16-weights'\n[data]\npath = 'x'\n[optimizer]\n";
   EXPECT_EQ(error_of(narrow + "method = 'muon'\n"), "no error");
   EXPECT_NE(error_of(narrow + "method = 'alias'\n").find("[train] precision is \"bf16-weights\", but step = \"alias\""),

@@ -101,7 +101,7 @@ Trace real_run(const RunConfig& config, int ranks, const Bad& bad = kGood) {
       }
       const double clip = config.train.clip_norm;
       if (clip > 0 && agreed.grad_norm > clip) optimizer.scale_gradients(static_cast<float>(clip / agreed.grad_norm));
-      optimizer.step(factor, aggregate.exchange(agreed, eta));
+      optimizer.step(factor, aggregate.exchange(eta));
     }
     mine.weights = weights_of(parameters);
     add_state(mine, collect_optimizer_state(optimizer, group, "exact"));
@@ -241,7 +241,7 @@ TEST(Simulation, AgreementIsTheMeanOverWorkers) {
     optimizer.zero_gradients();
     aggregate.begin(1);
     const Agreed agreed = aggregate.agree(gradient_of(parameters, 0, group.rank(), kGood), false);
-    optimizer.step(1, aggregate.exchange(agreed, 1));
+    optimizer.step(1, aggregate.exchange(1));
     const std::scoped_lock lock(mutex);
     sum += *aggregate.sign_agreement();
   });
@@ -272,7 +272,7 @@ TEST(Simulation, BytesAreThoseOfARank) {
         const std::uint64_t before = group.bytes_sent();
         aggregate.begin(1);
         const Agreed agreed = aggregate.agree(gradient_of(parameters, 0, group.rank(), kGood), false);
-        optimizer.step(1, aggregate.exchange(agreed, 1));
+        optimizer.step(1, aggregate.exchange(1));
         const std::scoped_lock lock(mutex);
         sent += group.bytes_sent() - before;
       });
