@@ -114,30 +114,36 @@ void require_equal(ProcessGroup& group, std::string_view what, const std::string
   group.fail_here(concat(text, "; start all ranks with the same program, recipe and data"));
 }
 
-void check_replicas(ProcessGroup& group, std::span<const std::span<const std::byte>> weights) {
-  if (group.world_size() == 1) return;
+std::optional<Divergence> compare_replicas(ProcessGroup& group, std::span<const std::span<const std::byte>> weights) {
+  if (group.world_size() == 1) return std::nullopt;
   Xxh3Stream stream;
   for (const auto& piece : weights) stream.update(piece);
   const std::vector<std::uint64_t> hashes = gather(group, stream.digest());
-  auto parties = group_by_value(hashes);
-  if (parties.size() == 1) return;
+  const auto parties = group_by_value(hashes);
+  if (parties.size() == 1) return std::nullopt;
+  const auto hash_of = [&](const std::vector<int>& ranks) {
+    return hex(hashes[static_cast<std::size_t>(ranks.front())]);
+  };
   const auto largest = std::max_element(parties.begin(), parties.end(),
                                         [](const auto& a, const auto& b) { return a.size() < b.size(); });
-  const std::size_t majority = largest->size();
-  const std::string majority_hash = hex(hashes[static_cast<std::size_t>(largest->front())]);
-  std::vector<int> minority;
+  Divergence found;
+  if (2 * largest->size() <= hashes.size()) {
+    found.text = concat("the weights differ between ", rank_list(parties[0]), " (XXH3 ", hash_of(parties[0]), ") and ",
+                        rank_list(parties[1]), " (XXH3 ", hash_of(parties[1]), ") without a majority");
+    return found;
+  }
+  found.source = largest->front();
   for (const auto& ranks : parties)
-    if (&ranks != &*largest) minority.insert(minority.end(), ranks.begin(), ranks.end());
-  std::sort(minority.begin(), minority.end());
-  const std::string advice = "; stop, and start all ranks again from the last checkpoint";
-  if (2 * majority > hashes.size())
-    group.fail_here(concat("the weights of ", rank_list(minority), " differ from those of the other ", majority,
-                           " (XXH3 ", hex(hashes[static_cast<std::size_t>(minority.front())]), ", the others ",
-                           majority_hash, ')', advice));
-  group.fail_here(concat("the weights differ between ", rank_list(parties[0]), " (XXH3 ",
-                         hex(hashes[static_cast<std::size_t>(parties[0].front())]), ") and ", rank_list(parties[1]),
-                         " (XXH3 ", hex(hashes[static_cast<std::size_t>(parties[1].front())]), ") without a majority",
-                         advice));
+    if (&ranks != &*largest) found.minority.insert(found.minority.end(), ranks.begin(), ranks.end());
+  std::sort(found.minority.begin(), found.minority.end());
+  found.text = concat("the weights of ", rank_list(found.minority), " differ from those of the other ", largest->size(),
+                      " (XXH3 ", hash_of(found.minority), ", the others ", hash_of(*largest), ')');
+  return found;
+}
+
+void check_replicas(ProcessGroup& group, std::span<const std::span<const std::byte>> weights) {
+  if (const auto found = compare_replicas(group, weights))
+    group.fail_here(found->text + "; stop, and start all ranks again from the last checkpoint");
 }
 
 std::vector<NonFiniteRank> ranks_with_non_finite_gradient(ProcessGroup& group, const std::string& tensor) {

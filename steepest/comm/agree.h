@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,8 +20,17 @@ namespace steepest {
 /// rank when they agree.
 void require_equal(ProcessGroup& group, std::string_view what, const std::string& value);
 
-/// Throws Error on all ranks unless the 64-bit XXH3 of the concatenated `weights` is the same everywhere; it names the
-/// ranks in the minority. Costs 8 bytes to each rank.
+/// Replicas that are not equal.
+struct Divergence {
+  std::vector<int> minority;  ///< ranks that differ from more than half of all, which are equal; empty without such
+  int source = 0;             ///< the lowest of the equal ones
+  std::string text;           ///< "the weights of rank 1 differ from those of the other 2 (XXH3 ..., the others ...)"
+};
+
+/// Whether the 64-bit XXH3 of the concatenated `weights` is the same everywhere; if not, the same account of it on all
+/// ranks. Costs 8 bytes to each rank.
+std::optional<Divergence> compare_replicas(ProcessGroup& group, std::span<const std::span<const std::byte>> weights);
+/// The same, throwing Error on all ranks where they differ.
 void check_replicas(ProcessGroup& group, std::span<const std::span<const std::byte>> weights);
 
 /// A rank whose gradient is not finite, and the first tensor in which it saw that.

@@ -1,11 +1,13 @@
 #include "steepest/comm/process_group.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "steepest/base/error.h"
 #include "steepest/base/parallel.h"
 #include "steepest/comm/last_words.h"
+#include "steepest/kernels/cast.h"
 
 namespace steepest {
 namespace {
@@ -30,7 +32,33 @@ void tree_sum(std::span<Number* const> values, std::size_t begin, std::size_t en
     }
 }
 
+// out <- the sum of all terms, which may be written over. out may be a term.
+void sum_terms(std::span<float* const> terms, std::size_t begin, std::size_t end, float* out) {
+  tree_sum<float>(terms, begin, end);
+  if (out != terms[0]) std::memcpy(out + begin, terms[0] + begin, (end - begin) * sizeof(float));
+}
+void sum_terms(std::span<std::uint16_t* const> terms, std::size_t begin, std::size_t end, std::uint16_t* out) {
+  const std::size_t size = end - begin;
+  std::vector<float> wide(terms.size() * size);
+  std::vector<float*> all;
+  for (std::size_t r = 0; r < terms.size(); ++r) {
+    all.push_back(wide.data() + r * size);
+    widen_bf16(size, terms[r] + begin, all.back());
+  }
+  tree_sum<float>(all, 0, size);
+  round_to_bf16(size, wide.data(), out + begin);
+}
+
 }  // namespace
+
+void round_as_sent(std::span<float> values, WirePrecision wire) {
+  if (wire == WirePrecision::Fp32) return;
+  parallel_chunks(values.size(), kSumChunk, [&](std::size_t begin, std::size_t end) {
+    std::array<std::uint16_t, kSumChunk> narrow;
+    round_to_bf16(end - begin, values.data() + begin, narrow.data());
+    widen_bf16(end - begin, narrow.data(), values.data() + begin);
+  });
+}
 
 std::unique_ptr<ProcessGroup> ProcessGroup::connect(const Launch& launch, std::chrono::seconds timeout) {
   std::unique_ptr<Transport> transport;
@@ -113,7 +141,8 @@ void ProcessGroup::exchange(std::span<const std::span<const std::byte>> outgoing
   }
 }
 
-void ProcessGroup::sum_block(std::span<float> block) {
+template <class Word>
+void ProcessGroup::sum_block(std::span<Word> block) {
   const auto ranks = static_cast<std::size_t>(world_size_);
   const auto me = static_cast<std::size_t>(rank_);
   const std::size_t shard = ((block.size() + ranks - 1) / ranks + 15) / 16 * 16;
@@ -121,23 +150,21 @@ void ProcessGroup::sum_block(std::span<float> block) {
     const std::size_t begin = std::min(r * shard, block.size());
     return block.subspan(begin, std::min(shard, block.size() - begin));
   };
-  const std::span<float> mine = part(me);
-  gathered_.resize(ranks * mine.size());
+  const std::span<Word> mine = part(me);
+  gathered_.resize(ranks * mine.size_bytes());
 
   Outgoing outgoing(ranks);
   Incoming incoming(ranks);
-  std::vector<float*> terms(ranks);
+  std::vector<Word*> terms(ranks);
   for (std::size_t r = 0; r < ranks; ++r) {
-    const std::span<float> slot(gathered_.data() + r * mine.size(), mine.size());
+    const std::span<Word> slot(reinterpret_cast<Word*>(gathered_.data()) + r * mine.size(), mine.size());
     terms[r] = r == me ? mine.data() : slot.data();
     outgoing[r] = std::as_bytes(part(r));
     incoming[r] = std::as_writable_bytes(slot);
   }
   exchange(outgoing, incoming);
-  parallel_chunks(mine.size(), kSumChunk, [&](std::size_t begin, std::size_t end) {
-    tree_sum<float>(terms, begin, end);
-    if (me != 0) std::memcpy(mine.data() + begin, terms[0] + begin, (end - begin) * sizeof(float));
-  });
+  parallel_chunks(mine.size(), kSumChunk,
+                  [&](std::size_t begin, std::size_t end) { sum_terms(terms, begin, end, mine.data()); });
   for (std::size_t r = 0; r < ranks; ++r) {
     outgoing[r] = std::as_bytes(mine);
     incoming[r] = std::as_writable_bytes(part(r));
@@ -145,10 +172,19 @@ void ProcessGroup::sum_block(std::span<float> block) {
   exchange(outgoing, incoming);
 }
 
-void ProcessGroup::sum(std::span<float> values) {
+void ProcessGroup::sum(std::span<float> values, WirePrecision wire) {
   if (world_size_ == 1) return;
-  for (std::size_t begin = 0; begin < values.size(); begin += kSumBlock)
-    sum_block(values.subspan(begin, std::min(kSumBlock, values.size() - begin)));
+  for (std::size_t begin = 0; begin < values.size(); begin += kSumBlock) {
+    const std::span<float> block = values.subspan(begin, std::min(kSumBlock, values.size() - begin));
+    if (wire == WirePrecision::Fp32) {
+      sum_block(block);
+      continue;
+    }
+    narrow_.resize(block.size());
+    round_to_bf16(block.size(), block.data(), narrow_.data());
+    sum_block(std::span(narrow_));
+    widen_bf16(block.size(), narrow_.data(), block.data());
+  }
 }
 
 void ProcessGroup::sum(std::span<double> values) {

@@ -2,7 +2,7 @@
 //
 // Every collective is made of Transport::exchange, so its bytes are known exactly and its sums have a fixed order: the
 // same bits on every rank, whatever the transport. Bytes sent per rank for n bytes and M ranks:
-//   sum (float)            2 n (M-1)/M      all-to-all of shards, each summed by its owner, all-gather
+//   sum (float)            2 n (M-1)/M      all-to-all of shards, each summed by its owner, all-gather; as bf16 half
 //   sum (double)           n (M-1)          all-gather, summed everywhere (for a few scalars)
 //   all_gather             |mine| (M-1)
 //   all_to_all             |mine| (M-1)/M
@@ -26,6 +26,13 @@
 #include "steepest/comm/transport.h"
 
 namespace steepest {
+
+/// What numbers travel as. Bf16: each term of a sum is rounded (to nearest, ties to even), they are added in fp32, and
+/// the sum is rounded again.
+enum class WirePrecision { Fp32, Bf16 };
+
+/// values <- what arrives of them.
+void round_as_sent(std::span<float> values, WirePrecision wire);
 
 /// This rank among those of its machine.
 struct LocalPlace {
@@ -56,7 +63,7 @@ class ProcessGroup {
   std::unique_ptr<ProcessGroup> split(const std::string& name, const std::vector<int>& members);
 
   /// values <- sum over ranks, each element by a balanced binary tree in rank order: ((x0+x1)+(x2+x3))+...
-  void sum(std::span<float> values);
+  void sum(std::span<float> values, WirePrecision wire = WirePrecision::Fp32);
   /// The same for a few scalars, in double.
   void sum(std::span<double> values);
   /// all <- mine of rank 0, mine of rank 1, ... |all| = M |mine|.
@@ -82,7 +89,8 @@ class ProcessGroup {
   [[noreturn]] void fail_here(const std::string& message) const;
 
  private:
-  void sum_block(std::span<float> block);
+  template <class Word>
+  void sum_block(std::span<Word> block);
   /// The number of a rank in the whole job, for messages.
   int name_of(std::size_t rank) const { return names_.empty() ? static_cast<int>(rank) : names_[rank]; }
 
@@ -92,7 +100,8 @@ class ProcessGroup {
   std::vector<int> names_;  ///< of a part of a job
   int named_size_;
   std::unique_ptr<Transport> transport_;
-  std::vector<float> gathered_;  ///< the peers' parts of the own shard; kept, at most one block
+  std::vector<std::byte> gathered_;    ///< the peers' parts of the own shard; kept, at most one block
+  std::vector<std::uint16_t> narrow_;  ///< a block as bf16
   std::uint64_t bytes_sent_ = 0;
   std::shared_ptr<std::string> place_ = std::make_shared<std::string>("start");  ///< shared with parts of the job
 };

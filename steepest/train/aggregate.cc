@@ -24,8 +24,15 @@ VoteScheme vote_scheme(const DistributedSection& section, int voters) {
   return vote_scheme_for(voters);
 }
 
+WirePrecision wire_precision(const DistributedSection& section) {
+  return section.mean_precision == "bf16" ? WirePrecision::Bf16 : WirePrecision::Fp32;
+}
+
 Aggregate::Aggregate(Optimizer& optimizer, ProcessGroup& group, const RunConfig& config)
-    : optimizer_(optimizer), group_(group), abstain_(config.train.non_finite == "abstain") {
+    : optimizer_(optimizer),
+      group_(group),
+      abstain_(config.train.non_finite == "abstain"),
+      wire_(wire_precision(config.distributed)) {
   const VoteRules rules = vote_rules(config.distributed);
   if (optimizer.vote_bits() > 0) {
     zero_ = rules.packing();
@@ -45,7 +52,7 @@ Aggregate::Aggregate(Optimizer& optimizer, ProcessGroup& group, const RunConfig&
     feedback_.emplace(group, sizes, static_cast<std::size_t>(config.distributed.block), obstacle.empty() ? bucket : 0);
   }
   if (obstacle.empty()) {
-    overlap_ = std::make_unique<Overlap>(optimizer, group, rules, scheme, bucket, mine_, decided_, feedback());
+    overlap_ = std::make_unique<Overlap>(optimizer, group, rules, scheme, wire_, bucket, mine_, decided_, feedback());
     note_ += overlap_->buckets() > 1
                  ? concat("gradients leave in ", overlap_->buckets(), " parts during the backward pass")
                  : "gradients leave in one part after the backward pass: they are fewer than [distributed] bucket_kib";
@@ -83,7 +90,7 @@ void Aggregate::split_by_machine() {
 
 // A machine's vote is of the mean of its ranks' gradients, which all of them remember.
 void Aggregate::average_on_machine() {
-  talk([&] { machine_->sum(optimizer_.voted_gradients()); });
+  talk([&] { machine_->sum(optimizer_.voted_gradients(), wire_); });
   scale(optimizer_.voted_gradients(), static_cast<float>(1.0 / machine_->world_size()));
 }
 
@@ -209,7 +216,7 @@ Agreed Aggregate::agree_among_liars(double local_loss, bool stop_requested) {
 void Aggregate::average(double ranks) {
   const std::span<float> mean = optimizer_.mean_gradients();
   if (group_.world_size() == 1 || mean.empty()) return;
-  talk([&] { group_.sum(mean); });
+  talk([&] { group_.sum(mean, wire_); });
   scale(mean, static_cast<float>(1 / ranks));
 }
 

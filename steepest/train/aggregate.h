@@ -36,6 +36,9 @@ VoteRules vote_rules(const DistributedSection& section);
 /// [distributed] scheme, for so many voters; "auto" and "shards" give the scheme that needs no measurement.
 VoteScheme vote_scheme(const DistributedSection& section, int voters);
 
+/// [distributed] mean_precision.
+WirePrecision wire_precision(const DistributedSection& section);
+
 /// One rank's part in it. The optimizer and the group must outlive it.
 class Aggregate {
  public:
@@ -94,6 +97,7 @@ class Aggregate {
   Optimizer& optimizer_;
   ProcessGroup& group_;
   bool abstain_;
+  WirePrecision wire_;
   std::string note_;
   ZeroRule zero_ = ZeroRule::Parity;
   std::unique_ptr<ProcessGroup> machine_, voters_;  ///< votes per machine: its ranks, and on its first rank all voters

@@ -106,6 +106,8 @@ const std::vector<Key<DistributedSection>>& distributed_keys() {
       text<S>("aggregate", &S::aggregate, {"mean", "vote", "ef-mean"},
               "how ranks agree; mean: mean of gradients; vote: majority vote of 1-bit signs; ef-mean: 1-bit mean with "
               "error feedback"),
+      text<S>("mean_precision", &S::mean_precision, {"fp32", "bf16"},
+              "what gradients that are averaged travel as; bf16: rounded, half the bytes, still added in fp32"),
       number<S>("block", &S::block, 1, 1e9, "values of a tensor that share a scale in an ef-mean"),
       text<S>("zero", &S::zero, {"parity", "zero", "plus"},
               "vote on a zero; parity: + and - in turn; zero: 0, which sends two bits each way; plus: always +, which "
@@ -115,7 +117,7 @@ const std::vector<Key<DistributedSection>>& distributed_keys() {
           "what a tie of an even number of votes is worth; parity: + and - in turn; plus: always +, which moves the "
           "optimum"),
       text<S>("vote_per", &S::vote_per, {"rank", "machine"},
-              "who votes; rank: every rank; machine: every machine, by the exact mean of the gradients of its ranks"),
+              "who votes; rank: every rank; machine: every machine, by the mean of the gradients of its ranks"),
       text<S>(
           "scheme", &S::scheme, {"shards", "all-gather", "halving", "auto"},
           "how votes travel; shards: all-to-all of shards; all-gather: everything to everyone; halving: counts added "
@@ -127,6 +129,9 @@ const std::vector<Key<DistributedSection>>& distributed_keys() {
       number<S>("timeout", &S::timeout, 1, 86400, "seconds without an answer after which a rank counts as dead"),
       number<S>("replica_check_every", &S::replica_check_every, 0, kHuge,
                 "steps between hash checks of the replicas; 0 is off"),
+      text<S>("repair", &S::repair, {"stop", "broadcast"},
+              "when the weights of a minority of ranks differ; stop: all ranks end and name them; broadcast: they get "
+              "weights and state of the others, with a warning"),
       text<S>("listen", &S::listen, {},
               "interface or address of this machine to accept other ranks on; else the one towards the master"),
       flag<S>("byzantine", &S::byzantine,

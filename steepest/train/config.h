@@ -54,6 +54,7 @@ struct CheckpointSection {
 
 struct DistributedSection {
   std::string aggregate = "mean";
+  std::string mean_precision = "fp32";
   std::int64_t block = 4096;
   std::string zero = "parity";
   std::string tie = "parity";
@@ -63,6 +64,7 @@ struct DistributedSection {
   std::int64_t bucket_kib = 0;
   std::int64_t timeout = 300;
   std::int64_t replica_check_every = 100;
+  std::string repair = "stop";
   std::string listen;
   bool byzantine = false;
   std::int64_t simulated_workers = 0;  ///< 0: none

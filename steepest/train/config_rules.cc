@@ -56,6 +56,9 @@ void refuse_votes(const RunConfig& config) {
   if (distributed.aggregate != "ef-mean" && distributed.block != defaults.block)
     fail_key("[distributed] block", "means nothing to aggregate \"", distributed.aggregate,
              "\"; remove it or use \"ef-mean\"");
+  if (distributed.aggregate == "ef-mean" && distributed.mean_precision != defaults.mean_precision)
+    fail_key("[distributed] mean_precision", "is \"", distributed.mean_precision,
+             "\", but aggregate \"ef-mean\" sends bits; remove it or use \"mean\"");
   if (!vote && (distributed.zero != defaults.zero || distributed.tie != defaults.tie))
     fail_key(distributed.zero != defaults.zero ? "[distributed] zero" : "[distributed] tie",
              "means nothing to aggregate \"", distributed.aggregate, "\"; remove it or use \"vote\"");
@@ -131,6 +134,8 @@ void refuse_byzantine(const RunConfig& config) {
   if (config.train.non_finite != "abstain")
     fail_key(place, "is true, but with [train] non_finite = \"", config.train.non_finite,
              "\" one rank that claims a bad gradient could stop all others; use \"abstain\"");
+  if (d.repair == "broadcast")
+    fail_key(place, "is true, but repair is \"broadcast\", which takes the weights of a single rank; remove repair");
   if (config.optimizer.step == "alias")
     fail_key(place,
              "is true, but step \"alias\" adds up what all ranks measure, and any rank can invent a number; use "

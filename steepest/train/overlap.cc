@@ -34,12 +34,13 @@ std::string overlap_obstacle(const Optimizer& optimizer, const ProcessGroup& gro
   return "";
 }
 
-Overlap::Overlap(Optimizer& optimizer, ProcessGroup& group, VoteRules rules, VoteScheme scheme,
+Overlap::Overlap(Optimizer& optimizer, ProcessGroup& group, VoteRules rules, VoteScheme scheme, WirePrecision wire,
                  std::size_t bucket_parameters, std::span<std::uint64_t> mine, std::span<std::uint64_t> decided,
                  FeedbackMean* feedback)
     : optimizer_(optimizer),
       group_(group),
       zero_(rules.packing()),
+      wire_(wire),
       mine_(mine),
       decided_(decided),
       feedback_(feedback) {
@@ -104,7 +105,7 @@ void Overlap::start(const Part& part) {
 void Overlap::average(BitRange range) {
   const std::span<float> values = optimizer_.mean_gradients().subspan(range.first, range.count);
   means_.push_back(courier_.give([this, values] {
-    group_.sum(values);
+    group_.sum(values, wire_);
     scale(values, static_cast<float>(1.0 / group_.world_size()));
   }));
 }

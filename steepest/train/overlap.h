@@ -30,8 +30,9 @@ class Overlap {
  public:
   /// `mine`, `decided`: all planes of the whole vote each. `feedback`: null, or what all that is not voted on goes
   /// through, cut into buckets. All arguments must outlive it.
-  Overlap(Optimizer& optimizer, ProcessGroup& group, VoteRules rules, VoteScheme scheme, std::size_t bucket_parameters,
-          std::span<std::uint64_t> mine, std::span<std::uint64_t> decided, FeedbackMean* feedback);
+  Overlap(Optimizer& optimizer, ProcessGroup& group, VoteRules rules, VoteScheme scheme, WirePrecision wire,
+          std::size_t bucket_parameters, std::span<std::uint64_t> mine, std::span<std::uint64_t> decided,
+          FeedbackMean* feedback);
 
   std::size_t buckets() const { return parts_.size(); }
 
@@ -87,6 +88,7 @@ class Overlap {
   Optimizer& optimizer_;
   ProcessGroup& group_;
   ZeroRule zero_;
+  WirePrecision wire_;
   std::span<std::uint64_t> mine_, decided_;
   FeedbackMean* feedback_;
   std::vector<Part> parts_;

@@ -28,7 +28,8 @@ bool may_change(const std::string& key) {
   static const std::set<std::string> harmless = {
       "[train] max_steps",     "[train] threads",          "[train] log_every",
       "[distributed] overlap", "[distributed] bucket_kib", "[distributed] scheme",
-      "[distributed] listen",  "[distributed] timeout",    "[distributed] replica_check_every"};
+      "[distributed] listen",  "[distributed] timeout",    "[distributed] replica_check_every",
+      "[distributed] repair"};
   return key.starts_with("[eval]") || key.starts_with("[checkpoint]") || harmless.contains(key);
 }
 

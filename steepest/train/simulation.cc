@@ -38,12 +38,13 @@ int worker_count(const RunConfig& config, const ProcessGroup& group) {
   return simulated > 0 ? static_cast<int>(simulated) : group.world_size();
 }
 
-std::uint64_t bytes_of_a_rank(int ranks, VoteScheme scheme, std::size_t averaged, std::size_t voted, std::size_t planes,
-                              std::size_t compressed, std::size_t blocks) {
+std::uint64_t bytes_of_a_rank(int ranks, VoteScheme scheme, std::size_t averaged, WirePrecision wire, std::size_t voted,
+                              std::size_t planes, std::size_t compressed, std::size_t blocks) {
   const auto bytes = [](std::size_t bits) { return static_cast<double>(bits) / 8; };
   const double header = kWireHeaderBytes;
   const double others = ranks - 1, share = others / ranks;
-  double sent = others * 4 * sizeof(double) + 2 * share * 4 * static_cast<double>(averaged);
+  double sent =
+      others * 4 * sizeof(double) + 2 * share * (wire == WirePrecision::Bf16 ? 2 : 4) * static_cast<double>(averaged);
   if (voted > 0 && scheme == VoteScheme::AllGather) sent += others * (bytes(planes * voted) + header);
   if (voted > 0 && scheme == VoteScheme::Shards) sent += 2 * share * bytes(planes * voted) + 2 * others * header;
   if (voted > 0 && scheme == VoteScheme::Halving) {
@@ -65,6 +66,7 @@ Simulation::Simulation(Optimizer& optimizer, const RunConfig& config, Gradient g
       lie_(lie_of(config.distributed)),
       abstain_(config.train.non_finite == "abstain"),
       rules_(vote_rules(config.distributed)),
+      wire_(wire_precision(config.distributed)),
       scheme_(vote_scheme(config.distributed, workers_)),
       memories_(optimizer, workers_) {
   if (config.distributed.aggregate == "ef-mean") {
@@ -117,7 +119,7 @@ StepReport Simulation::run(std::int64_t t, bool stop_requested) {
   const std::size_t averaged = feedback_ && eta_ > 0 ? 0 : optimizer_.mean_gradients().size();
   const std::size_t compressed = feedback_ && eta_ > 0 ? feedback_->size() : 0;
   report.simulated_bytes =
-      bytes_of_a_rank(workers_, scheme_, averaged, report.skipped ? 0 : optimizer_.vote_bits(), rules_.planes(),
+      bytes_of_a_rank(workers_, scheme_, averaged, wire_, report.skipped ? 0 : optimizer_.vote_bits(), rules_.planes(),
                       report.skipped ? 0 : compressed, compressed > 0 ? feedback_->blocks() : 0);
   return report;
 }
@@ -136,7 +138,7 @@ void Simulation::take(int worker, double loss) {
   if (lies(worker)) tell_lie(*lie_, averaged, liar_key(worker));
   if (!feedback_ && !averaged.empty()) {
     if (!counts && abstain_) std::fill(averaged.begin(), averaged.end(), 0.0f);
-    sum_.add(averaged);
+    add_to_mean();
   }
   if (!at_once_) {
     const std::span<const float> local_part = local_gradients();
@@ -160,8 +162,13 @@ void Simulation::contribute(int worker) {
   } else if (feedback_ && eta_ > 0) {
     feedback_->add(optimizer_.mean_gradients());
   } else if (feedback_) {
-    sum_.add(optimizer_.mean_gradients());
+    add_to_mean();
   }
+}
+
+void Simulation::add_to_mean() {
+  round_as_sent(optimizer_.mean_gradients(), wire_);
+  sum_.add(optimizer_.mean_gradients());
 }
 
 // Averaged gradients <- their mean.
@@ -169,6 +176,7 @@ NormCheck Simulation::finish_mean(double workers) {
   const std::span<float> mean = optimizer_.mean_gradients();
   if (mean.empty()) return {};
   sum_.finish(mean);
+  round_as_sent(mean, wire_);
   scale(mean, static_cast<float>(1 / workers));
   const NormCheck check = sum_of_squares(mean);
   // Finite gradients can have a sum that is not.
@@ -250,7 +258,7 @@ Simulation::Mean Simulation::mean(std::int64_t t) {
     const GradientReport local = optimizer_.inspect();
     if (!local.finite) flagged_.push_back({w, "gradient of " + local.first_bad});
     if (lies(w)) tell_lie(*lie_, optimizer_.mean_gradients(), liar_key(w));
-    if (!optimizer_.mean_gradients().empty()) sum_.add(optimizer_.mean_gradients());
+    if (!optimizer_.mean_gradients().empty()) add_to_mean();
   }
   finish_mean(present_);
   mean.loss = sequential_sum(losses) / present_;

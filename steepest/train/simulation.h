@@ -37,8 +37,8 @@ bool simulates(const RunConfig& config);
 /// `planes` planes, a 1-bit mean of `compressed` values in `blocks` blocks, and what ranks tell each other about loss,
 /// norm and finiteness.
 /// Halving: as for the largest power of two within M; what the ranks beyond it send once more is not counted.
-std::uint64_t bytes_of_a_rank(int ranks, VoteScheme scheme, std::size_t averaged, std::size_t voted, std::size_t planes,
-                              std::size_t compressed, std::size_t blocks);
+std::uint64_t bytes_of_a_rank(int ranks, VoteScheme scheme, std::size_t averaged, WirePrecision wire, std::size_t voted,
+                              std::size_t planes, std::size_t compressed, std::size_t blocks);
 
 class Simulation {
  public:
@@ -70,6 +70,7 @@ class Simulation {
   std::span<float> local_gradients();
   void take(int worker, double loss);
   void contribute(int worker);
+  void add_to_mean();
   NormCheck finish_mean(double workers);
   StepReport agree(bool stop_requested);
   void update(std::int64_t t, StepReport& report);
@@ -85,6 +86,7 @@ class Simulation {
   bool abstain_;
   bool at_once_;  ///< what a worker contributes can be taken before all are known
   VoteRules rules_;
+  WirePrecision wire_;
   VoteScheme scheme_;  ///< what real ranks would use
   WorkerMemories memories_;
   std::optional<SequentialFeedbackMean> feedback_;

@@ -17,6 +17,7 @@
 #include "steepest/train/evaluate.h"
 #include "steepest/train/metrics.h"
 #include "steepest/train/recipe_changes.h"
+#include "steepest/train/replicas.h"
 #include "steepest/train/schedule.h"
 #include "steepest/train/setup.h"
 #include "steepest/train/simulation.h"
@@ -78,7 +79,7 @@ class Run {
     steps_.emplace(*model_, *optimizer_, *loader_, *group_, config_);
     writer_.emplace(out_, data_.tokenizer, config_, *group_);
     resume(request);
-    check_weights();
+    check_weights(*group_, *optimizer_, false);
   }
 
   Outcome run() {
@@ -191,7 +192,10 @@ class Run {
     if (const auto warning = optimizer_->take_warning()) say("warning: " + *warning);
     const double own_ms = seconds_since(start) * 1e3 - report.exposed_ms;
     const std::int64_t check_every = config_.distributed.replica_check_every;
-    if (check_every > 0 && state_.step % check_every == 0) check_weights();
+    if (check_every > 0 && state_.step % check_every == 0)
+      if (const std::string repaired = check_weights(*group_, *optimizer_, config_.distributed.repair == "broadcast");
+          !repaired.empty())
+        say(concat("warning: step ", state_.step, ": ", repaired));
     if (const auto slow = slow_ranks_.add(state_.step, own_ms)) say(concat("warning: step ", state_.step, ": ", *slow));
     const std::uint64_t sent = steps_->aggregate().bytes_sent() - sent_before + report.simulated_bytes;
     const double seconds = seconds_since(start);
@@ -220,14 +224,6 @@ class Run {
       fail(concat("step ", state_.step), report.non_finite_place, " is not finite, as in the ", kMostConsecutiveSkips,
            " steps before; lower the learning rate or look at the data");
     say("warning: " + what + "; the step was skipped on all " + (simulates(config_) ? "workers" : "ranks"));
-  }
-
-  void check_weights() {
-    if (group_->world_size() == 1) return;
-    std::vector<std::span<const std::byte>> weights;
-    for (const Parameter& parameter : model_->parameters())
-      weights.emplace_back(static_cast<const std::byte*>(parameter.value.const_data_ptr()), parameter.value.nbytes());
-    check_replicas(*group_, weights);
   }
 
   std::optional<double> evaluate_if_due() {

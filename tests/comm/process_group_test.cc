@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
+#include <cmath>
 #include <numeric>
 
 #include "steepest/base/philox.h"
@@ -59,6 +61,43 @@ void expect_tree_sum(int world_size, std::size_t n) {
 TEST(ProcessGroup, SumOfFloatsIsTheTreeInRankOrderOnEveryRank) {
   for (const int world_size : kWorlds)
     for (const std::size_t n : {0, 1, 15, 16, 17, 1000, 100003}) expect_tree_sum<float>(world_size, n);
+}
+
+float nearest_bf16(float x) {
+  if (std::isnan(x)) return x;
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  return std::bit_cast<float>((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u);
+}
+
+TEST(ProcessGroup, SumAsBf16RoundsTermsAndSumOnly) {
+  for (const int world_size : kWorlds)
+    for (const std::size_t n : {std::size_t{0}, std::size_t{1}, std::size_t{33}, std::size_t{100003}}) {
+      std::vector<std::vector<float>> inputs;
+      for (int r = 0; r < world_size; ++r) inputs.push_back(random_values<float>(n, r));
+      if (n > 5) inputs[1][2] = std::nanf(""), inputs[0][3] = HUGE_VALF, inputs[0][4] = 3.4e38f;
+      std::vector<float> expected(n);
+      for (std::size_t i = 0; i < n; ++i) {
+        std::vector<float> terms;
+        for (const auto& input : inputs) terms.push_back(nearest_bf16(input[i]));
+        expected[i] = nearest_bf16(tree(terms));
+      }
+      const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
+        std::vector<float> values = inputs[static_cast<std::size_t>(group.rank())], rounded = values;
+        round_as_sent(rounded, WirePrecision::Bf16);
+        const std::uint64_t before = group.bytes_sent();
+        group.sum(values, WirePrecision::Bf16);
+        if (n == 100003) {
+          EXPECT_NEAR((group.bytes_sent() - before) / (4.0 * n * (world_size - 1) / world_size), 1, 0.01);
+        }
+        for (std::size_t i = 0; i < n; ++i) {
+          const float sent = nearest_bf16(inputs[static_cast<std::size_t>(group.rank())][i]);
+          ASSERT_TRUE(rounded[i] == sent || (std::isnan(rounded[i]) && std::isnan(sent))) << i;
+          ASSERT_TRUE(values[i] == expected[i] || (std::isnan(values[i]) && std::isnan(expected[i])))
+              << i << ": " << values[i] << ", " << expected[i];
+        }
+      });
+      EXPECT_EQ(thrown, nothing_thrown(world_size));
+    }
 }
 
 TEST(ProcessGroup, SumOfScalarsIsTheTreeInRankOrderOnEveryRank) {

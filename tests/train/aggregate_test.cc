@@ -249,6 +249,11 @@ RunConfig with_two_planes(RunConfig config) {
   return config;
 }
 
+RunConfig with_bf16_means(RunConfig config) {
+  config.distributed.mean_precision = "bf16";
+  return config;
+}
+
 // A probe at the start, and then a pair of gradients of the same batch at every step.
 RunConfig measured_votes() {
   RunConfig config = config_for("alias", "vote");
@@ -258,10 +263,10 @@ RunConfig measured_votes() {
 
 TEST_F(Overlapping, GivesTheSameBitsAsOneExchangeAfterTheOther) {
   for (RunConfig config :
-       {config_for("adamw", "mean"), mixed_votes(), config_for("signum", "vote"), config_for("signsgd", "vote"),
-        config_for("lion", "vote"), with_two_planes(mixed_votes()), with_two_planes(config_for("signsgd", "vote")),
-        measured_votes(), with_two_planes(measured_votes()), config_for("sgd", "ef-mean"),
-        config_for("signum", "ef-mean")})
+       {config_for("adamw", "mean"), with_bf16_means(config_for("adamw", "mean")), mixed_votes(),
+        config_for("signum", "vote"), config_for("signsgd", "vote"), config_for("lion", "vote"),
+        with_two_planes(mixed_votes()), with_two_planes(config_for("signsgd", "vote")), measured_votes(),
+        with_two_planes(measured_votes()), config_for("sgd", "ef-mean"), config_for("signum", "ef-mean")})
     for (const int world_size : {2, 3, 4}) {
       config.distributed.overlap = true;
       config.distributed.bucket_kib = 4;  // one unit of 32,768 parameters

@@ -168,6 +168,10 @@ TEST(Config, ContradictionsAreRefused) {
   EXPECT_NE(distributed("aggregate = 'vote'\nbyzantine = true\n[train]\nnon_finite = 'abstain'\n", "alias")
                 .find("any rank can invent a number"),
             std::string::npos);
+  EXPECT_NE(distributed("aggregate = 'vote'\nbyzantine = true\nrepair = 'broadcast'\n[train]\nnon_finite = 'abstain'\n")
+                .find("takes the weights of a single rank"),
+            std::string::npos);
+  EXPECT_NE(distributed("aggregate = 'ef-mean'\nmean_precision = 'bf16'\n").find("sends bits"), std::string::npos);
   const std::string narrow = "[train]\nprecision = 'bf16-weights'\n[data]\npath = 'x'\n[optimizer]\n";
   EXPECT_EQ(error_of(narrow + "method = 'muon'\n"), "no error");
   EXPECT_NE(error_of(narrow + "method = 'alias'\n").find("[train] precision is \"bf16-weights\", but step = \"alias\""),
