@@ -74,8 +74,10 @@ def main():
     report.small = compare(runner, plan.SMALL, plan.METHODS)
     report.start_values = [page.Result(method, plan.SMALL, runner.run(plan.grid(plan.SMALL, method, None)), [])
                            for method in plan.START_VALUES]
-    finalists = page.ranking(report.small)[: plan.FINALISTS]
-    report.larger = compare(runner, plan.LARGER, [result.method for result in finalists])
+    finalists = [result.method for result in page.ranking(report.small)[: plan.FINALISTS]]
+    if not any(method.name == "adamw" for method in finalists):
+        finalists += [method for method in plan.METHODS if method.name == "adamw"]
+    report.larger = compare(runner, plan.LARGER, finalists)
     report.timing = timing_rows(runner, store / "timing.jsonl", plan.METHODS)
     if time.monotonic() < runner.deadline or (store / "convex.json").exists():
         report.convex = convex_problems(ROOT, store / "convex.json")

@@ -140,7 +140,7 @@ def write(report, docs):
              "How much the learning rate matters:", "", "![Validation loss over the learning rate](images/results_rates.png)", "",
              *grid_table(report.small), ""]
     if report.larger:
-        text += [f"## {plan.LARGER.name}", "", "The best six, tuned again in the same way.", "", *loss_table(report.larger, {}), "",
+        text += [f"## {plan.LARGER.name}", "", "The best six and AdamW, tuned again in the same way.", "", *loss_table(report.larger, {}), "",
                  *against_adamw(report.larger), ""]
     if report.start_values:
         text += ["## Start values of Adam's second moment", "",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 SEEDS = (1, 2, 3)
-FINALISTS = 6  # methods that go on to the larger shape
+FINALISTS = 6  # methods that go on to the larger shape, with AdamW to compare them with
 ADAM_ROLES = ("embedding", "head", "vector")
 
 
@@ -57,12 +57,12 @@ METHODS = (
     Method("ef_signsgd", 1.0),
     Method("sinkgd", 0.04, adam_roles=ADAM_ROLES),
     Method("sinkgd", 0.04, {"iterations": 1}, title="sinkgd, L = 1", adam_roles=ADAM_ROLES),
-    Method("sinkgd", 0.04, {"memory": "nesterov", "momentum": 0.95}, title="sinkgd, Nesterov", adam_roles=ADAM_ROLES),
+    Method("sinkgd", 0.01, {"memory": "nesterov", "momentum": 0.95}, title="sinkgd, Nesterov", adam_roles=ADAM_ROLES),
     Method("sinkgd_deepseek", 8e-3, adam_roles=("vector",)),
     Method("rownorm", 2e-3, adam_roles=ADAM_ROLES),
     Method("scale", 2e-3, adam_roles=("vector",)),
-    Method("rmnp", 0.02, adam_roles=ADAM_ROLES),
-    Method("mano", 8e-3, adam_roles=ADAM_ROLES),
+    Method("rmnp", 0.005, adam_roles=ADAM_ROLES),
+    Method("mano", 2e-3, adam_roles=ADAM_ROLES),
     Method("racs", 0.04, adam_roles=ADAM_ROLES),
     Method("swan", 0.04, adam_roles=ADAM_ROLES),
     Method("muon", 0.02, adam_roles=ADAM_ROLES),
@@ -70,7 +70,7 @@ METHODS = (
     Method("normuon", 8e-3, adam_roles=ADAM_ROLES),
     Method("scion", 4e-4),
     Method("scion_unconstrained", 4e-4),
-    Method("adafactor", 0.02),
+    Method("adafactor", 0.04),
     Method("adam_mini", 4e-3),
     Method("alias_adam", 1e-3),
     Method("alias", None),

@@ -60,8 +60,8 @@ std::string chosen_address(std::string_view place, const std::string& choice) {
     if (one.name == choice || one.address == choice) return one.address;
   std::string list;
   for (const Interface& one : known) list += concat(list.empty() ? "" : ", ", one.name, " (", one.address, ')');
-  fail_usage("distributed", place, " is \"", choice,
-             "\", which is no interface with an address and no address of this machine; it has ", list);
+  fail("distributed", place, " is \"", choice,
+       "\", which is no interface with an address and no address of this machine; it has ", list);
 }
 
 // The address from which this machine reaches the master: peers that meet there can reach it too. Resolving the own

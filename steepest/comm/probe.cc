@@ -11,7 +11,8 @@ namespace steepest {
 namespace {
 
 constexpr int kRounds = 5;
-constexpr std::size_t kBulk = std::size_t{1} << 18;  // bytes that a rank sends in all
+constexpr std::size_t kLeast = std::size_t{1} << 18, kMost = std::size_t{1} << 24;  // bytes that a rank sends in all
+constexpr double kLongEnough = 0.05;                                                // seconds
 
 // The quickest of some rounds: what delays a message now and then is not the network.
 template <class Body>
@@ -47,12 +48,18 @@ LinkSpeed measure_link(ProcessGroup& group) {
     }
     group.exchange(outgoing, incoming);
   };
-  const std::size_t chunk = kBulk / (ranks - 1);
   LinkSpeed mine;
   mine.all_seconds = best_seconds(group, kRounds, [&] { to_all(8); });
   mine.pair_seconds = best_seconds(group, kRounds, to_one);
-  const double bulk = best_seconds(group, 2, [&] { to_all(chunk); });
-  mine.bytes_per_second = static_cast<double>(chunk * (ranks - 1)) / std::max(bulk - mine.all_seconds, 0.01 * bulk);
+  for (std::size_t bulk = kLeast; bulk <= kMost; bulk *= 4) {
+    const std::size_t chunk = bulk / (ranks - 1);
+    const double seconds = best_seconds(group, 2, [&] { to_all(chunk); });
+    mine.bytes_per_second =
+        static_cast<double>(chunk * (ranks - 1)) / std::max(seconds - mine.all_seconds, 0.01 * seconds);
+    double enough = seconds >= kLongEnough ? 1 : 0;
+    group.sum(std::span<double>(&enough, 1));
+    if (enough > 0) break;
+  }
 
   std::vector<LinkSpeed> everyone(ranks);
   group.all_gather(std::as_bytes(std::span(&mine, 1)), std::as_writable_bytes(std::span(everyone)));
@@ -64,28 +71,30 @@ LinkSpeed measure_link(ProcessGroup& group) {
   return mine;
 }
 
-double vote_seconds(VoteScheme scheme, int ranks, double bits, const LinkSpeed& link) {
+double vote_seconds(VoteScheme scheme, int ranks, double bits, const LinkSpeed& link, std::size_t parts) {
   if (ranks == 1) return 0;
-  const double m = ranks, transfer = bits / 8 / link.bytes_per_second;
+  const double m = ranks, transfer = bits / 8 / link.bytes_per_second, times = static_cast<double>(parts);
   const int rounds = std::bit_width(static_cast<unsigned>(ranks)) - 1;
   const bool surplus = !std::has_single_bit(static_cast<unsigned>(ranks));
   switch (scheme) {
     case VoteScheme::AllGather:
-      return link.all_seconds + (m - 1) * transfer;
+      return times * link.all_seconds + (m - 1) * transfer;
     case VoteScheme::Shards:
-      return 2 * (link.all_seconds + (m - 1) / m * transfer);
+      return 2 * (times * link.all_seconds + (m - 1) / m * transfer);
     case VoteScheme::Halving:
       break;
   }
   // Rank 0 begins when the votes of the rank beyond the power of two have come.
-  return 2 * (rounds + surplus) * link.pair_seconds + (halving_bits(ranks) + surplus) * transfer;
+  return times * 2 * (rounds + surplus) * link.pair_seconds + (halving_bits(ranks) + surplus) * transfer;
 }
 
-VoteScheme quickest_scheme(int ranks, double bits, const VoteRules& rules, const LinkSpeed& link) {
+VoteScheme quickest_scheme(int ranks, std::size_t parameters, const VoteRules& rules, const LinkSpeed& link,
+                           std::size_t parts) {
+  const auto bits = static_cast<double>(parameters * rules.planes());
   VoteScheme best = vote_scheme_for(ranks);
   for (const VoteScheme scheme : {VoteScheme::Shards, VoteScheme::AllGather, VoteScheme::Halving}) {
     if (scheme == VoteScheme::Halving && rules.planes() != 1) continue;
-    if (vote_seconds(scheme, ranks, bits, link) < vote_seconds(best, ranks, bits, link)) best = scheme;
+    if (vote_seconds(scheme, ranks, bits, link, parts) < vote_seconds(best, ranks, bits, link, parts)) best = scheme;
   }
   return best;
 }

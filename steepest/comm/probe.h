@@ -15,14 +15,17 @@ struct LinkSpeed {
   double bytes_per_second = 0;  ///< what one rank sends while all send
 };
 
-/// Takes well under a second on links of 100 Mbit/s and more. Collective; zeros for one rank.
+/// Sends more and more until it takes a while, so that bursts which a link lets through do not count. Takes about a
+/// second on links of 100 Mbit/s and more. Collective; zeros for one rank.
 LinkSpeed measure_link(ProcessGroup& group);
 
-/// Seconds that a vote of `bits` bits takes, without packing and counting (sign_and_vote.md 5.1).
-double vote_seconds(VoteScheme scheme, int ranks, double bits, const LinkSpeed& link);
+/// Seconds that a vote of `bits` bits takes, all planes counted, that travels in `parts` one after the other, without
+/// packing and counting (sign_and_vote.md 5.1).
+double vote_seconds(VoteScheme scheme, int ranks, double bits, const LinkSpeed& link, std::size_t parts = 1);
 
-/// The quickest scheme; Shards or AllGather only for votes of two planes.
-VoteScheme quickest_scheme(int ranks, double bits, const VoteRules& rules, const LinkSpeed& link);
+/// The quickest scheme for a vote about `parameters`; Shards or AllGather only for votes of two planes.
+VoteScheme quickest_scheme(int ranks, std::size_t parameters, const VoteRules& rules, const LinkSpeed& link,
+                           std::size_t parts = 1);
 
 /// The scheme's name in recipes.
 const char* scheme_name(VoteScheme scheme);

@@ -120,6 +120,22 @@ void write(const Store& store, const std::string& key, const std::string& value)
   store->set(key, std::vector<std::uint8_t>(value.begin(), value.end()));
 }
 
+// In an honest job proofs differ for one of two reasons. The number of ranks is told openly, so that it can be named.
+[[noreturn]] void fail_strange(const Launch& launch, const std::string& who, const std::string& ranks) {
+  const std::string here = concat("rank ", launch.rank, " of ", launch.world_size, ": ");
+  if (ranks != std::to_string(launch.world_size))
+    fail("distributed", here, who, " was started for ", ranks, " ranks, this one for ", launch.world_size,
+         "; start all ranks of a job with the same WORLD_SIZE");
+  fail("distributed", here, who, " has another STEEPEST_JOB_TOKEN than this one; set the same for all ranks of a job");
+}
+
+// Of two words, the one that is asked for; a stranger may have written anything.
+std::string word(const std::string& text, int place) {
+  const std::size_t space = text.find(' ');
+  if (place == 0) return text.substr(0, space);
+  return space == std::string::npos ? "" : text.substr(space + 1);
+}
+
 // Rank r writes a fresh number; rank 0 answers each number it sees with the session it has drawn and a proof; r answers
 // with its own proof under the session's name. A number or session left by an earlier attempt matches nothing, and r
 // replaces its own.
@@ -131,16 +147,16 @@ void gather_ranks(const Launch& launch, const Store& store, const std::string& s
     std::erase_if(missing, [&](int r) {
       const std::string hello = concat("hello/", r);
       if (!store->check({hello})) return false;
-      const std::string number = read(store, hello);
+      const std::string greeting = read(store, hello), number = word(greeting, 0), ranks = word(greeting, 1);
       std::string& last = answered[static_cast<std::size_t>(r)];
       if (number != last)
-        write(store, "session/" + number, session + ' ' + proof(launch, "rank 0 answers", session, number));
+        write(store, "session/" + number,
+              concat(session, ' ', proof(launch, "rank 0 answers", session, number), ' ', launch.world_size));
       last = number;
       const std::string joined = concat(session, "/joined/", r, '/', number);
       if (!store->check({joined})) return false;
       if (!same_text(read(store, joined), proof(launch, joining(r), session, number)))
-        fail("distributed", "rank 0 of ", launch.world_size, ": rank ", r,
-             " has another STEEPEST_JOB_TOKEN or number of ranks than this one; set the same for all ranks of a job");
+        fail_strange(launch, concat("rank ", r), ranks);
       return true;
     });
     if (missing.empty()) break;
@@ -160,7 +176,7 @@ void gather_ranks(const Launch& launch, const Store& store, const std::string& s
 
 std::string join(const Launch& launch, const Store& store, Clock::time_point deadline) {
   const std::string number = fresh_number();
-  write(store, concat("hello/", launch.rank), number);
+  write(store, concat("hello/", launch.rank), concat(number, ' ', launch.world_size));
   const auto wait_for = [&](const std::string& key, const char* what) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
     try {
@@ -170,18 +186,18 @@ std::string join(const Launch& launch, const Store& store, Clock::time_point dea
            " in time; see what rank 0 printed");
     }
   };
+  std::string ranks;
   const auto require_proof = [&](const std::string& given, const std::string& expected) {
-    if (!same_text(given, expected))
-      fail("distributed", "rank ", launch.rank, " of ", launch.world_size, ": who answers at ", address(launch),
-           " has another STEEPEST_JOB_TOKEN or number of ranks than this one; set the same for all ranks of a job");
+    if (!same_text(given, expected)) fail_strange(launch, "who answers at " + address(launch), ranks);
   };
   wait_for("session/" + number, "rank 0 did not answer");
   const std::string answer = read(store, "session/" + number);
-  const std::string session = answer.substr(0, answer.find(' '));
+  const std::string session = word(answer, 0), proven = word(word(answer, 1), 0);
+  ranks = word(word(answer, 1), 1);
   // Written before the answer is judged: rank 0 must learn of a wrong secret too.
   write(store, concat(session, "/joined/", launch.rank, '/', number),
         proof(launch, joining(launch.rank), session, number));
-  require_proof(answer, session + ' ' + proof(launch, "rank 0 answers", session, number));
+  require_proof(proven, proof(launch, "rank 0 answers", session, number));
   wait_for(session + "/complete", "not all ranks arrived");
   require_proof(read(store, session + "/complete"), proof(launch, "all are here", session, ""));
   return session;

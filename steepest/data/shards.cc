@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "steepest/base/error.h"
+#include "steepest/base/hash.h"
 
 namespace steepest {
 namespace {
@@ -15,6 +16,7 @@ static_assert(std::endian::native == std::endian::little, "shards are little-end
 
 constexpr std::size_t kHeaderBytes = 1024;
 constexpr std::size_t kBufferBytes = 1 << 20;
+constexpr std::size_t kSamples = 256, kSampleBytes = 4096;  // of a fingerprint
 
 struct Format {
   std::int32_t magic, version;
@@ -174,6 +176,22 @@ std::vector<std::filesystem::path> train_shards(const std::filesystem::path& fol
 
 std::vector<std::filesystem::path> val_shards(const std::filesystem::path& folder) {
   return shards_named(folder, "val_");
+}
+
+std::string fingerprint(const std::vector<std::filesystem::path>& files) {
+  Xxh3Stream stream;
+  const std::size_t samples = std::max<std::size_t>(2, kSamples / std::max<std::size_t>(1, files.size()));
+  for (const std::filesystem::path& path : files) {
+    const MappedFile file(path);
+    const std::span<const std::byte> bytes = file.bytes();
+    const std::uint64_t size = bytes.size();
+    stream.update(std::as_bytes(std::span(&size, 1)));
+    const std::size_t sample = std::min(kSampleBytes, bytes.size());
+    for (std::size_t k = 0; k < samples; ++k)
+      stream.update(bytes.subspan((bytes.size() - sample) / (samples - 1) * k, sample));
+    stream.update(bytes.last(sample));
+  }
+  return hex(stream.digest());
 }
 
 std::filesystem::path tokenizer_file(const std::filesystem::path& folder) {

@@ -85,6 +85,11 @@ class ShardWriter {
 std::vector<std::filesystem::path> train_shards(const std::filesystem::path& folder);
 std::vector<std::filesystem::path> val_shards(const std::filesystem::path& folder);
 
+/// XXH3, in hexadecimal, of the files' sizes and of samples of their contents: at least the first and the last 4 KiB of
+/// each, and no more than about 1 MiB together unless there are many. Different data have different ones unless they
+/// differ in little that was not sampled. Throws Error when a file cannot be read.
+std::string fingerprint(const std::vector<std::filesystem::path>& files);
+
 /// FOLDER/tokenizer.model.
 std::filesystem::path tokenizer_file(const std::filesystem::path& folder);
 

@@ -18,7 +18,7 @@ namespace steepest {
 enum class ShiftSource { None, Stored, Signs, Planes };
 
 /// Signs as bits, element i of a slice at its first bit + i: -1 where `negative` is 1, +1 where `positive` is 1, else
-/// 0. Without `positive` everything that is not negative is +1 (the decision of a vote).
+/// 0. Without `positive` everything that is not negative is +1 (the decision of a vote of one plane).
 struct SignPlanes {
   const std::uint64_t* negative = nullptr;
   const std::uint64_t* positive = nullptr;

@@ -41,10 +41,11 @@ Aggregate::Aggregate(Optimizer& optimizer, ProcessGroup& group, const RunConfig&
     if (config.distributed.byzantine) byzantine_.emplace(group, optimizer.vote_bits(), rules);
   }
   if (optimizer.vote_bits() > 0 && config.distributed.vote_per == "machine") split_by_machine();
-  const VoteScheme scheme = choose_scheme(config.distributed, rules);
   const std::string obstacle = overlap_obstacle(optimizer, group, config);
   const std::size_t bucket =
       bucket_parameters(optimizer.vote_bits() + optimizer.mean_gradients().size(), config.distributed);
+  const std::size_t parts = obstacle.empty() ? (optimizer.vote_bits() + bucket - 1) / bucket : 1;
+  const VoteScheme scheme = choose_scheme(config.distributed, rules, parts);
   if (config.distributed.aggregate == "ef-mean") {
     std::vector<std::size_t> sizes;
     for (const Parameter& parameter : optimizer.parameters())
@@ -65,13 +66,12 @@ Aggregate::Aggregate(Optimizer& optimizer, ProcessGroup& group, const RunConfig&
 }
 
 // Where ranks of a machine do not vote, they take no part in the probe either.
-VoteScheme Aggregate::choose_scheme(const DistributedSection& section, const VoteRules& rules) {
+VoteScheme Aggregate::choose_scheme(const DistributedSection& section, const VoteRules& rules, std::size_t parts) {
   ProcessGroup& group = voters_ ? *voters_ : group_;
   const bool votes = optimizer_.vote_bits() > 0 && (!machine_ || voters_);
   if (!votes || section.scheme != "auto") return vote_scheme(section, group.world_size());
   const LinkSpeed link = measure_link(group);
-  const VoteScheme scheme =
-      quickest_scheme(group.world_size(), static_cast<double>(optimizer_.vote_bits()), rules, link);
+  const VoteScheme scheme = quickest_scheme(group.world_size(), optimizer_.vote_bits(), rules, link, parts);
   note_ += concat("votes travel by ", scheme_name(scheme), " (", to_text(link), "); ");
   return scheme;
 }
@@ -137,7 +137,7 @@ Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first
   if (!local_first && !overlapped) average(ranks);
   if (machine_) average_on_machine();
   const GradientReport local = overlapped ? early_report() : optimizer_.inspect();
-  // An exact mean has spread a bad gradient to all ranks; the loss is still each rank's own.
+  // A mean has spread a bad gradient to all ranks; the loss is still each rank's own.
   const bool own_loss_bad = !std::isfinite(local_loss);
   std::string bad = own_loss_bad && (local.finite || !local_first) ? "the loss"
                     : local.finite                                 ? ""
@@ -221,7 +221,10 @@ void Aggregate::average(double ranks) {
 }
 
 void Aggregate::average() {
-  average(group_.world_size());
+  // Whoever does not count at this step counts in none of its gradients.
+  if (std::ranges::find(abstaining_, group_.rank()) != abstaining_.end())
+    std::ranges::fill(optimizer_.mean_gradients(), 0.0f);
+  average(group_.world_size() - static_cast<double>(abstaining_.size()));
   if (machine_) average_on_machine();
 }
 

@@ -1,4 +1,4 @@
-// How the ranks agree on a step's gradients: the exact mean, a majority vote of signs, or the 1-bit mean with error
+// How the ranks agree on a step's gradients: the mean, a majority vote of signs, or the 1-bit mean with error
 // feedback ([distributed] aggregate). First every rank learns whether all gradients are finite (agree), then what is
 // sent as bits is exchanged (exchange); no state changes before.
 #pragma once
@@ -53,14 +53,14 @@ class Aggregate {
   /// Averages what is averaged exactly, unless that must wait, and tells what everybody knows then. Where ranks abstain
   /// (sign_and_vote.md 3.2), the flagged ones count neither in the vote nor in the means. Collective.
   Agreed agree(double local_loss, bool stop_requested);
-  /// The same where the exact mean of all gradients is wanted, whatever the recipe's aggregate.
+  /// The same where the mean of all gradients is wanted, whatever the recipe's aggregate.
   Agreed agree_on_mean(double local_loss);
 
   /// After agree() and clipping: sends what is sent as bits. `eta`: the step size that the gradients will be multiplied
   /// with, the unit of error feedback. Returns the votes for Optimizer::step to follow. Collective.
   DecidedVotes exchange(double eta);
 
-  /// The mean over ranks of what is averaged exactly, of a gradient that is not to be stepped along. Collective.
+  /// The mean over the ranks that count at this step, of a gradient that is not to be stepped along. Collective.
   void average();
   /// How the ranks of a vote agree on a measured step size.
   AliasRanks step_size_ranks();
@@ -91,7 +91,7 @@ class Aggregate {
   /// Runs an exchange and counts its time.
   void talk(const std::function<void()>& exchange);
   void split_by_machine();
-  VoteScheme choose_scheme(const DistributedSection& section, const VoteRules& rules);
+  VoteScheme choose_scheme(const DistributedSection& section, const VoteRules& rules, std::size_t parts);
   void average_on_machine();
 
   Optimizer& optimizer_;

@@ -205,6 +205,7 @@ bool restore_optimizer_state(const SafetensorsFile& file, Optimizer& optimizer, 
       folded = folded || !(plain || same);
     } else if (plain) {
       tensor.value.copy_(slice_of(view, tensor.value, 0));
+      folded = folded || (tensor.per_rank && group.world_size() > 1);  // the one rank's, for all
     } else if (view.shape[0] == saved_world_size && saved_world_size == group.world_size()) {
       tensor.value.copy_(slice_of(view, tensor.value, group.rank()));
     } else {

@@ -50,7 +50,7 @@ void check_optimizer_state(const SafetensorsFile& file, const std::string& place
                            int saved_world_size);
 
 /// Copies the file's tensors into the optimizer: this rank's slice if the number of ranks is the saved one, else the
-/// mean; the same for each of the workers of `simulated`. Returns whether some tensor is such a mean.
+/// mean; the same for each of the workers of `simulated`. Returns whether some tensor is not this rank's own.
 bool restore_optimizer_state(const SafetensorsFile& file, Optimizer& optimizer, const ProcessGroup& group,
                              int saved_world_size, WorkerMemories* simulated = nullptr);
 

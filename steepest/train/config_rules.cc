@@ -26,6 +26,9 @@ void refuse_training(const RunConfig& config) {
     if (train.non_finite == "abstain")
       fail_key("[train] non_finite", "is \"abstain\", but memory \"", memory,
                "\" keeps gradients, so that a bad one would stay with its rank; use \"skip\" or another memory");
+    if (config.distributed.mean_precision == "bf16")
+      fail_key("[distributed] mean_precision", "is \"bf16\", but memory \"", memory,
+               "\" keeps its momentum in the gradients, which would be rounded again and again; use \"fp32\"");
     if (train.clip_norm > 0)
       fail_key("[train] clip_norm", "is ", train.clip_norm, ", but memory \"", memory,
                "\" keeps all gradients in one, which clipping would shrink again and again; set it to 0");
@@ -56,6 +59,11 @@ void refuse_votes(const RunConfig& config) {
   if (distributed.aggregate != "ef-mean" && distributed.block != defaults.block)
     fail_key("[distributed] block", "means nothing to aggregate \"", distributed.aggregate,
              "\"; remove it or use \"ef-mean\"");
+  if (distributed.repair != defaults.repair &&
+      (distributed.replica_check_every == 0 || distributed.simulated_workers > 0))
+    fail_key("[distributed] repair", "is \"", distributed.repair, "\", but ",
+             distributed.simulated_workers > 0 ? "simulated workers have one replica" : "replica_check_every is 0",
+             ", so that nothing is ever found; remove it");
   if (distributed.aggregate == "ef-mean" && distributed.mean_precision != defaults.mean_precision)
     fail_key("[distributed] mean_precision", "is \"", distributed.mean_precision,
              "\", but aggregate \"ef-mean\" sends bits; remove it or use \"mean\"");
@@ -119,6 +127,7 @@ void refuse_simulation(const RunConfig& config) {
 void refuse_byzantine(const RunConfig& config) {
   const DistributedSection& d = config.distributed;
   if (!d.byzantine) return;
+  const DistributedSection defaults;
   const std::string place = "[distributed] byzantine";
   if (d.vote_per == "machine")
     fail_key(place, "is true, but vote_per is \"machine\"; ranks that may lie vote for themselves, use \"rank\"");
@@ -134,6 +143,9 @@ void refuse_byzantine(const RunConfig& config) {
   if (config.train.non_finite != "abstain")
     fail_key(place, "is true, but with [train] non_finite = \"", config.train.non_finite,
              "\" one rank that claims a bad gradient could stop all others; use \"abstain\"");
+  if (d.mean_precision != defaults.mean_precision)
+    fail_key(place, "is true, so that nothing is averaged, but mean_precision is \"", d.mean_precision,
+             "\"; remove it");
   if (d.repair == "broadcast")
     fail_key(place, "is true, but repair is \"broadcast\", which takes the weights of a single rank; remove repair");
   if (config.optimizer.step == "alias")

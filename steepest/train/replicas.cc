@@ -15,19 +15,22 @@ std::span<std::byte> bytes_of(const at::Tensor& tensor) {
 }  // namespace
 
 std::string check_weights(ProcessGroup& group, Optimizer& optimizer, bool repair) {
-  std::vector<std::span<const std::byte>> weights;
-  for (const Parameter& parameter : optimizer.parameters()) weights.push_back(bytes_of(parameter.value));
-  const auto found = repair ? compare_replicas(group, weights) : std::nullopt;
+  std::vector<std::span<std::byte>> shared;
+  for (const Parameter& parameter : optimizer.parameters()) shared.push_back(bytes_of(parameter.value));
+  for (const StateTensor& state : optimizer.state())
+    if (!state.per_rank) shared.push_back(bytes_of(state.value));
+  const std::vector<std::span<const std::byte>> compared(shared.begin(), shared.end());
+  const auto found = repair ? compare_replicas(group, compared) : std::nullopt;
   if (!found || found->minority.empty()) {
-    check_replicas(group, weights);
+    check_replicas(group, compared);
     return {};
   }
-  for (const Parameter& parameter : optimizer.parameters()) group.broadcast(bytes_of(parameter.value), found->source);
-  for (const StateTensor& state : optimizer.state())
-    if (!state.per_rank) group.broadcast(bytes_of(state.value), found->source);
+  for (const std::span<std::byte> piece : shared) group.broadcast(piece, found->source);
   // Scalars of step rules are copies in state(); this reads them back.
   optimizer.set_updates(optimizer.updates());
-  check_replicas(group, weights);
+  // What a rank of a vote has measured for itself was measured on its own weights.
+  optimizer.forget_references();
+  check_replicas(group, compared);
   return concat(found->text, "; they have got weights and optimizer state from rank ", found->source,
                 ". Look for faulty memory");
 }

@@ -1,5 +1,6 @@
-// Whether the ranks still have the same weights, and what is done where a minority has not ([distributed] repair). A
-// memory error is the usual cause: updates themselves have the same bits everywhere.
+// Whether the ranks still have the same weights and shared optimizer state (the step size of ALIAS among it), and what
+// is done where a minority has not ([distributed] repair). A memory error is the usual cause: updates themselves have
+// the same bits everywhere.
 #pragma once
 
 #include <string>
@@ -9,10 +10,10 @@
 
 namespace steepest {
 
-/// Compares the weights of all ranks. Where they differ it throws Error on all ranks, or, with `repair` and a majority
-/// of equal ones, gives the others the weights and the shared optimizer state of that majority's lowest rank and
-/// returns what has happened. What each rank has for itself (the momentum of votes, residuals) is left alone. "" when
-/// nothing differs. Collective: 8 bytes to each rank, and a broadcast of everything in a repair.
+/// Compares weights and shared state of all ranks. Where they differ it throws Error on all ranks, or, with `repair`
+/// and a majority of equal ones, gives the others what that majority's lowest rank has, and returns what has happened.
+/// What each rank has for itself (the momentum of votes, residuals) is left alone, but for what ALIAS has measured. ""
+/// when nothing differs. Collective: at most 16 bytes to each rank, and a broadcast of everything in a repair.
 std::string check_weights(ProcessGroup& group, Optimizer& optimizer, bool repair);
 
 }  // namespace steepest

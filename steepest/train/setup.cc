@@ -41,6 +41,7 @@ std::unique_ptr<ProcessGroup> connect(const RunConfig& config, Launch launch) {
   auto group = ProcessGroup::connect(launch, std::chrono::seconds(config.distributed.timeout));
   RunConfig shared = config;
   shared.distributed.listen.clear();
+  require_equal(*group, "version", kVersion);
   require_equal(*group, "recipe", to_toml(shared));
   return group;
 }
@@ -117,10 +118,12 @@ Llama make_model(const RunConfig& config, const RunData& data) {
   return model;
 }
 
-void require_agreement(ProcessGroup& group, const RunConfig& config, const Llama& model, const Loader& loader) {
-  require_equal(group, "version", kVersion);
+void require_agreement(ProcessGroup& group, const RunConfig& config, const RunData& data, const Llama& model,
+                       const Loader& loader) {
   require_equal(group, "model", to_json(model.config()));
-  require_equal(group, "training tokens in [data] path", std::to_string(loader.tokens()));
+  require_equal(group, "number of training tokens in [data] path", std::to_string(loader.tokens()));
+  require_equal(group, "hash of the training tokens in [data] path", fingerprint(train_shards(data.folder)));
+  require_equal(group, "hash of the validation tokens in [data] path", fingerprint(val_shards(data.folder)));
   require_equal(group, "[train] seed", std::to_string(config.train.seed));
 }
 

@@ -35,7 +35,8 @@ RunData open_data(const RunConfig& config, const std::filesystem::path& out, Pro
 Llama make_model(const RunConfig& config, const RunData& data);
 
 /// All ranks must agree on version, recipe, model and data; Error naming what differs.
-void require_agreement(ProcessGroup& group, const RunConfig& config, const Llama& model, const Loader& loader);
+void require_agreement(ProcessGroup& group, const RunConfig& config, const RunData& data, const Llama& model,
+                       const Loader& loader);
 
 /// Start-up tables: configuration, parameter groups, memory (`worker_bytes`: what error feedback and
 /// simulated workers remember).

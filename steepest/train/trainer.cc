@@ -73,7 +73,7 @@ class Run {
                     static_cast<std::uint64_t>(config_.train.seed), model_->config().vocab_size);
     if (const auto shards = val_shards(data_.folder); !shards.empty())
       validation_.emplace(shards, config_.data.sequence_length, model_->config().vocab_size);
-    require_agreement(*group_, config_, *model_, *loader_);
+    require_agreement(*group_, config_, data_, *model_, *loader_);
     optimizer_.emplace(config_.optimizer, model_->parameters(),
                        worker_count(config_, *group_) > 1 && config_.distributed.aggregate == "vote", group_->rank());
     steps_.emplace(*model_, *optimizer_, *loader_, *group_, config_);

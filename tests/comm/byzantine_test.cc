@@ -121,10 +121,16 @@ TEST(Byzantine, BitsBehindTheEndMakeNoDifference) {
 
 // Wrong votes within the protocol are votes: nobody can know better.
 TEST(Byzantine, BlindAdversariesAreOutVotedAndNotNamed) {
-  for (const Lie lie : {Lie::Invert, Lie::Random, Lie::Stuck}) {
+  using Blind = std::function<void(Words & vote, int rank)>;
+  const auto lying = [](Lie lie) {
+    return Blind([lie](Words& vote, int rank) { tell_lie(lie, vote, kBits, 1, {1, kStep, rank}); });
+  };
+  const Blind always_plus = [](Words& vote, int) { std::ranges::fill(vote, 0); };
+  const Blind old_vote = [](Words& vote, int) { vote = random_votes(1, 3)[0]; };
+  for (const Blind& blind : {lying(Lie::Invert), lying(Lie::Random), lying(Lie::Stuck), always_plus, old_vote}) {
     std::vector<Words> votes(7, random_votes(1, 4)[0]);
     const Words honest = votes[0];
-    for (int r = 4; r < 7; ++r) tell_lie(lie, votes[static_cast<std::size_t>(r)], kBits, 1, {1, kStep, r});
+    for (int r = 4; r < 7; ++r) blind(votes[static_cast<std::size_t>(r)], r);
     for (const Result& result : hold_vote(votes, {})) {
       EXPECT_EQ(result.decided, honest) << "3 of 7";
       EXPECT_EQ(result.outcome.text(), "");
@@ -328,6 +334,24 @@ TEST(Byzantine, AFaultyOwnerOfAShardDecidesItInThePlainScheme) {
     for (Message& message : outgoing)
       if (kind_of(message) == static_cast<std::uint16_t>(MessageKind::Decision)) invert_payload(message);
   };
+  const LieAbout random_owner = [](std::size_t, std::vector<Message>& outgoing) {
+    for (Message& message : outgoing) {
+      if (kind_of(message) != static_cast<std::uint16_t>(MessageKind::Decision)) continue;
+      std::mt19937_64 random(1);
+      const std::span<std::byte> payload = std::span(message).subspan(kWireHeaderBytes);
+      for (std::byte& b : payload) b = static_cast<std::byte>(random());
+      const std::uint64_t hash = xxh3(payload);
+      std::memcpy(message.data() + 56, &hash, sizeof hash);
+    }
+  };
+  const auto half = among_liars(kRanks, {{2, random_owner}}, 0, [&](ProcessGroup& group) {
+    VoteExchange exchange(group, kMany, VoteScheme::Shards);
+    Words decided(exchange.words());
+    exchange(votes[static_cast<std::size_t>(group.rank())], kStep, decided);
+    if (group.rank() == 2) return;
+    EXPECT_NEAR(static_cast<double>(differing_signs(decided, votes[0])), kMany / kRanks / 2.0, 100) << "coins";
+  });
+  EXPECT_EQ(half, nothing_thrown(kRanks));
   const auto thrown = among_liars(kRanks, {{2, owner}}, 0, [&](ProcessGroup& group) {
     VoteExchange exchange(group, kMany, VoteScheme::Shards);
     Words decided(exchange.words());

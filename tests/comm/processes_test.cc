@@ -241,7 +241,7 @@ TEST(Processes, RanksThatNeverArriveAreNamed) {
 TEST(Processes, TheListeningInterfaceCanBeChosen) {
   for (const Ended& rank : run("sum", with(job(2, ranks::free_port()), "GLOO_SOCKET_IFNAME", "lo")))
     EXPECT_EQ(rank.code, 0);
-  expect_sentence(run("sum", {with(job(2, ranks::free_port()), "GLOO_SOCKET_IFNAME", "nope0")[0]}).front(), 2,
+  expect_sentence(run("sum", {with(job(2, ranks::free_port()), "GLOO_SOCKET_IFNAME", "nope0")[0]}).front(), 1,
                   "environment variable GLOO_SOCKET_IFNAME is \"nope0\"");
 }
 
@@ -272,6 +272,14 @@ TEST(Processes, AnotherSecretOrNoneIsRefusedOnBothSides) {
     expect_sentence(ended[1], 1, "[distributed] rank 1 of 2: who answers at 127.0.0.1:");
     EXPECT_EQ((ended[0].err + ended[1].err).find("horse"), std::string::npos);
   }
+}
+
+TEST(Processes, AnotherNumberOfRanksIsRefusedOnBothSides) {
+  auto environments = job(2, ranks::free_port());
+  environments[1]["WORLD_SIZE"] = "3";
+  const auto ended = run("sum", environments);
+  expect_sentence(ended[0], 1, "[distributed] rank 0 of 2: rank 1 was started for 3 ranks, this one for 2; start all");
+  expect_sentence(ended[1], 1, "was started for 2 ranks, this one for 3; start all");
 }
 
 TEST(Processes, AnUnreadableSecretIsNamed) {

@@ -323,6 +323,8 @@ TEST(SignSpec, MachinesVoteByTheMeanOfTheirRanks) {
         [&](ProcessGroup& group) {
           Worker worker(config, group);
           EXPECT_FALSE(worker.aggregate.overlaps());
+          EXPECT_EQ(worker.aggregate.note().find("votes travel by ") != std::string::npos,
+                    config.distributed.scheme == "auto" && group.rank() % 2 == 0);
           for (std::uint64_t t = 0; t < 4; ++t) worker.step(group.rank(), t);
           const Floats weights = worker.weights();
           for (std::size_t i = 0; i < weights.size(); ++i) ASSERT_NEAR(weights[i], expected[i], 1e-7) << scheme;

@@ -150,7 +150,9 @@ TEST(AliasRanks, MachinesMeasureTogether) {
 
 TEST(ParameterFreeSpec, A17ARankThatAbstainsLeavesTheVoteAndItsNextPair) {
   const auto shards = shards_of_p1(4);
-  const std::vector<Bad> bad = {{5, 2}, {9, 0}, {9, 3}, {10, 3}, {13, 0}, {13, 1}, {13, 2}};
+  // 0, 4, 8: references and pairs of gap 4; 7: a forward pair of it.
+  const std::vector<Bad> bad = {{0, 1}, {4, 1},  {5, 2},  {7, 2},  {8, 0}, {9, 0},
+                                {9, 3}, {10, 3}, {13, 0}, {13, 1}, {13, 2}};
   for (Case c : vote_cases()) {
     SCOPED_TRACE(c.name);
     c.settings.tamper = [&](int step, std::size_t worker, std::span<double> g) {
@@ -163,6 +165,61 @@ TEST(ParameterFreeSpec, A17ARankThatAbstainsLeavesTheVoteAndItsNextPair) {
     EXPECT_EQ(expected.state.skipped_steps, 1);
     EXPECT_EQ(replicas[0].x, narrow(expected.x));
     EXPECT_NEAR(replicas[0].state.eta / expected.state.eta, 1, 1e-12);
+  }
+}
+
+// Matrices are averaged, all else is voted on; the probe of the start and every pair need further gradients. A rank
+// that never has a finite one makes no difference.
+TEST(AliasRanks, WhoAbstainsCountsInNoFurtherGradient) {
+  for (const AliasSample sample : {AliasSample::Same, AliasSample::Consecutive}) {
+    RunConfig config;
+    config.optimizer = preset("alias");
+    config.optimizer.alias.sample = sample;
+    config.optimizer.role(Role::Matrix).direction = "sinkhorn";
+    config.optimizer.aggregate = config.distributed.aggregate = "vote";
+    config.train.non_finite = "abstain";
+    const auto weights_after = [&](const std::vector<int>& workers, int broken) {
+      std::vector<std::vector<float>> all(workers.size());
+      const auto ranks = static_cast<int>(workers.size());
+      const auto thrown = on_ranks(ranks, [&](ProcessGroup& group) {
+        const auto rank = static_cast<std::size_t>(group.rank());
+        const std::vector<Parameter> parameters = make_parameters();
+        Optimizer optimizer(config.optimizer, parameters, true, workers[rank]);
+        Aggregate aggregate(optimizer, group, config);
+        optimizer.set_ranks(aggregate.step_size_ranks());
+        const auto gradient = [&](std::uint64_t t) {
+          optimizer.zero_gradients();
+          set_gradients(parameters, t, static_cast<std::uint16_t>(workers[rank]));
+          for (const Parameter& p : parameters) {
+            const auto x = floats(p.value), g = floats(p.value.grad());
+            for (std::size_t k = 0; k < g.size(); ++k) g[k] += x[k];
+            if (workers[rank] == broken && !g.empty()) g.front() = std::nanf("");
+          }
+        };
+        for (std::uint64_t t = 0; t < 4; ++t) {
+          aggregate.begin(1);
+          gradient(t);
+          const Agreed agreed = aggregate.agree(1 + 0.1 * static_cast<double>(t), false);
+          EXPECT_FALSE(agreed.skip);
+          const auto give = [&] {
+            while (optimizer.needs_gradient(agreed.loss)) {
+              gradient(t);
+              aggregate.average();
+            }
+          };
+          give();
+          optimizer.step(1, aggregate.exchange(1));
+          give();
+        }
+        EXPECT_EQ(optimizer.measured()->refreshes, 3);
+        for (const Parameter& p : parameters)
+          all[rank].insert(all[rank].end(), floats(p.value).begin(), floats(p.value).end());
+      });
+      EXPECT_EQ(thrown, nothing_thrown(ranks));
+      for (const auto& replica : all) EXPECT_EQ(replica, all[0]);
+      return all[0];
+    };
+    EXPECT_EQ(weights_after({0, 1, 2}, 1), weights_after({0, 2}, -1));
   }
 }
 

@@ -172,6 +172,12 @@ TEST(Config, ContradictionsAreRefused) {
                 .find("takes the weights of a single rank"),
             std::string::npos);
   EXPECT_NE(distributed("aggregate = 'ef-mean'\nmean_precision = 'bf16'\n").find("sends bits"), std::string::npos);
+  EXPECT_NE(distributed("repair = 'broadcast'\nreplica_check_every = 0\n").find("nothing is ever found"),
+            std::string::npos);
+  EXPECT_NE(error_of("[data]\npath = 'x'\n[optimizer]\nmethod = 'sinkgd'\nmemory = 'kept'\n[distributed]\n"
+                     "mean_precision = 'bf16'\n")
+                .find("rounded again and again"),
+            std::string::npos);
   const std::string narrow = "[train]\nprecision = 'bf16-weights'\n[data]\npath = 'x'\n[optimizer]\n";
   EXPECT_EQ(error_of(narrow + "method = 'muon'\n"), "no error");
   EXPECT_NE(error_of(narrow + "method = 'alias'\n").find("[train] precision is \"bf16-weights\", but step = \"alias\""),
