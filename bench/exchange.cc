@@ -5,7 +5,7 @@
 //
 // For every line "KIND K" on stdin it makes K exchanges of a gradient of that many fp32 numbers and prints their
 // milliseconds. KIND: `vote` packs the signs and ends with the decided bits; `ef-mean` ends with the mean in fp32, in
-// 50 tensors of equal size; `mean` is the exact fp32 mean. As in training, bits travel in eight buckets, each while the
+// 50 tensors of equal size; `mean` and `mean-bf16` are the mean that travels as fp32 and as bf16. As in training, bits travel in eight buckets, each while the
 // next one is packed.
 #include <algorithm>
 #include <chrono>
@@ -69,8 +69,8 @@ int main(int argc, char** argv) {
             courier.wait(sent[k]);
             feedback.decode(k, gradient);
           }
-        } else if (kind == "mean") {
-          group->sum(std::span<float>(gradient));
+        } else if (kind == "mean" || kind == "mean-bf16") {
+          group->sum(gradient, kind == "mean" ? WirePrecision::Fp32 : WirePrecision::Bf16);
           scale(gradient, 1.0f / static_cast<float>(group->world_size()));
         } else {
           fail("exchange", "does not know \"", kind, '"');

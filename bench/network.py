@@ -8,7 +8,7 @@ both sides do.
 
 exchange: a gradient of 10 M parameters, 1-bit vote and 1-bit mean with error feedback against Gloo's fp32 all-reduce and
   against the bare bytes of a vote (uint8 all-to-all and all-gather, nothing computed).
-train: steps of `steepest train` (mean, vote, ef-mean) against DistributedDataParallel (fp32, a bf16 hook, PowerSGD of rank
+train: steps of `steepest train` (mean as fp32 and bf16, vote, ef-mean) against DistributedDataParallel (fp32, a bf16 hook, PowerSGD of rank
   1 and 4) on the same LLaMA and batch. Exposed: what steepest reports as comm/exposed_ms; for DDP, its step minus its step
   under no_sync. "alone" is a step of each side on all hosts at once, without communication.
 
@@ -31,7 +31,12 @@ from train_throughput import SHAPES, find_allocator
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PEER = [sys.executable, str(REPOSITORY / "bench" / "net" / "peer.py")]
-STEEPEST = {"mean": "adamw", "vote": "signum", "ef-mean": "adamw"}  # aggregate: method
+STEEPEST = {  # side: method and [distributed]
+    "mean": ("adamw", 'aggregate = "mean"'),
+    "mean-bf16": ("adamw", 'aggregate = "mean"\nmean_precision = "bf16"'),
+    "vote": ("signum", 'aggregate = "vote"'),
+    "ef-mean": ("adamw", 'aggregate = "ef-mean"'),
+}
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR"}  # c10d warns that the hosts have no names
 DDP = ["fp32", "bf16", "powersgd-1", "powersgd-4"]
 
@@ -110,7 +115,7 @@ def measure_exchange(network, rates, parameters, repetitions):
         "steepest": Ranks(network, [REPOSITORY / "build/bench/exchange", parameters], 29401),
         "gloo": Ranks(network, [*PEER, "exchange", parameters], 29402, **QUIET),
     }
-    kinds = [("gloo", "fp32"), ("gloo", "uint8"), ("steepest", "vote"), ("steepest", "ef-mean"), ("steepest", "mean")]
+    kinds = [("gloo", "fp32"), ("gloo", "uint8"), *(("steepest", kind) for kind in ("vote", "ef-mean", "mean", "mean-bf16"))]
     bits = 2 * (network.hosts - 1) / network.hosts
     try:
         for rate in rates:
@@ -119,7 +124,7 @@ def measure_exchange(network, rates, parameters, repetitions):
             sent = {kind: Samples() for _, kind in kinds}
             for repetition in range(repetitions + 1):
                 for side, kind in kinds:
-                    milliseconds, payload = sides[side].run(kind, 1 if kind in ("fp32", "mean") else 3)
+                    milliseconds, payload = sides[side].run(kind, 1 if kind in ("fp32", "mean", "mean-bf16") else 3)
                     if repetition > 0:  # the first one warms up
                         times[kind].add(milliseconds)
                         sent[kind].add(payload)
@@ -146,12 +151,13 @@ def recipe(folder, config, vocabulary, aggregate, ranks, batch, length, steps):
         header = numpy.zeros(256, dtype=numpy.int32)
         header[:3] = (20240520, 1, tokens.size)
         shard.write_bytes(header.tobytes() + tokens.astype(numpy.uint16).tobytes())
+    method, distributed = STEEPEST[aggregate]
     path = folder / f"{config}-{vocabulary}-{aggregate}-{ranks}.toml"
     path.write_text(
         f'[model]\nconfig = "{config}"\nvocab_size = {vocabulary}\n[data]\npath = "{shard.parent}"\nsequence_length = {length}\n'
-        f'[optimizer]\nmethod = "{STEEPEST[aggregate]}"\n'
+        f'[optimizer]\nmethod = "{method}"\n'
         f"[train]\nbatch_tokens = {ranks * batch * length}\nmicro_batch_size = {batch}\nmax_steps = {steps}\nthreads = 1\n"
-        f'[checkpoint]\nevery = 0\n[distributed]\naggregate = "{aggregate}"\n'
+        f"[checkpoint]\nevery = 0\n[distributed]\n{distributed}\n"
     )
     return path
 

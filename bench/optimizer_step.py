@@ -6,8 +6,8 @@ The 58 M parameters of LLaMA-60m (vocabulary 32,000), fp32, as one flat vector a
 torch's in-place SGD on the flat vector, 12 bytes per parameter; it runs before every measurement, and a share is a
 step's bytes per second over those of the roofline run before it. Bytes are what a step cannot avoid: sign 12, Signum
 and Lion 20, AdamW 28, pack 4.125, momentum and pack 12.125, apply 8.125 per parameter. Peers do the same work in more
-passes, so their time is given. Packing and votes are compared with a plain read of the same bytes. Medians and
-interquartile ranges over the rounds. `make bench` builds the C++ side.
+passes, so their time is given. Packing and votes are compared with a plain read of the same bytes, and what a rank of 8
+does for a vote (pack, count its shard, apply) with the plain fused step. Medians and interquartile ranges over the rounds. `make bench` builds the C++ side.
 """
 
 import argparse
@@ -190,6 +190,28 @@ def measure_reads(library, arrays, arguments):
             row(f"vote of {voters} from {where}", words * 64 * repetitions, vote, read(votes, repetitions), rounds)
 
 
+def measure_vote_path(library, arrays, arguments, voters=8):
+    """Pack, the vote of one shard of `voters`, apply: what a vote adds to the critical path, over the fused step."""
+    print(f"\npack + vote of a shard + apply, {voters} ranks\n{'':28}{'ms':>8}{'times the fused step':>26}")
+    words = arrays.size // 64 // voters
+    votes = torch.randint(-(2**62), 2**62, (voters, words + 8), dtype=torch.int64)
+    decided = torch.zeros(words, dtype=torch.int64)
+    sizes = map(ctypes.c_size_t, (voters, words, words + 8))
+    vote = functools.partial(library.bench_vote, ctypes.c_void_p(votes.data_ptr()), *sizes,
+                             ctypes.c_void_p(decided.data_ptr()), ctypes.c_size_t(1))
+    for method in ("sign", "signum", "lion"):
+        parts, step = (arrays.pack(method), vote, arrays.apply()), arrays.step(method)
+        times, ratios = [], []
+        for round_ in range(arguments.rounds + 1):
+            plain = seconds(step)
+            whole = seconds(lambda parts=parts: [part() for part in parts])
+            if round_ > 0:  # the first one warms up
+                times.append(whole)
+                ratios.append(whole / plain)
+        ratio, low, high = spread(ratios)
+        print(f"{method:28}{statistics.median(times) * 1e3:8.1f}{ratio:14.2f} ({low:.2f} to {high:.2f})", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", default="1,2")
@@ -214,6 +236,7 @@ def main():
         measure_steps(f"flat, {threads} threads", flat, roofline, flat.size, arguments)
         measure_steps(f"separate tensors, {threads} threads", separate, roofline, flat.size, arguments)
         measure_reads(library, flat, arguments)
+        measure_vote_path(library, separate, arguments)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,22 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROGRAM = REPOSITORY / "build" / "steepest"
-METHODS = {"mean": "adamw", "vote": "signum", "ef-mean": "sgd"}
+# How ranks agree: flags of the recipe. Not scheme = "auto", whose choice, and with it the bytes, may differ between runs.
+AGREEMENTS = {
+    "mean": ["--optimizer.method=adamw", "--optimizer.lr=0.01"],
+    "vote": ["--optimizer.method=signum", "--optimizer.lr=0.01", "--distributed.aggregate=vote"],
+    "ef-mean": ["--optimizer.method=sgd", "--optimizer.lr=0.01", "--distributed.aggregate=ef-mean"],
+}
+_VOTE = AGREEMENTS["vote"]
+AGREEMENTS |= {
+    "bf16 mean": [*AGREEMENTS["mean"], "--distributed.mean-precision=bf16"],
+    "all-gather": [*_VOTE, "--distributed.scheme=all-gather"],
+    "halving": [*_VOTE, "--distributed.scheme=halving"],
+    "two planes": [*_VOTE, "--distributed.zero=zero"],
+    "machines": [*_VOTE, "--distributed.vote-per=machine"],
+    "byzantine": [*_VOTE, "--distributed.byzantine=true", "--train.non-finite=abstain"],
+    "alias": ["--optimizer.method=alias", "--optimizer.gamma-max=0.01", "--distributed.aggregate=vote"],
+}
 WAYS = ("kill", "stop", "term", "two", "checkpoint")
 CHECKED = ("train/loss", "val/loss", "train/lr", "train/grad_norm", "train/tokens", "comm/bytes_sent", "opt/skipped_steps")
 PATIENCE = 300  # seconds: [distributed] timeout where nobody is stopped, and what a busy machine may take
@@ -56,9 +71,14 @@ CONFIG = {
 class Setting:
     """A run: how its ranks agree, how many there are, how long it takes."""
 
-    aggregate: str = "vote"
+    agreement: str = "vote"
     ranks: int = 3
     steps: int = 40
+
+    @property
+    def per_machine(self):
+        """Ranks that count as one machine."""
+        return 2 if self.agreement == "machines" else self.ranks
 
 
 @dataclass
@@ -109,8 +129,7 @@ class Workplace:
     def arguments(self, setting, out, timeout):
         return [
             str(self.program), "train", str(self.folder / "recipe.toml"), "--out", str(out), "--resume", "auto",
-            "--optimizer.method", METHODS[setting.aggregate], "--optimizer.lr", "0.01", "--train.max-steps", str(setting.steps),
-            "--distributed.aggregate", setting.aggregate, "--distributed.timeout", str(timeout),
+            *AGREEMENTS[setting.agreement], "--train.max-steps", str(setting.steps), "--distributed.timeout", str(timeout),
         ]  # fmt: skip
 
     def reference(self, setting):
@@ -180,9 +199,9 @@ class Job:
         self.timeout = timeout
         self.setting = setting
         common = {"WORLD_SIZE": setting.ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), **variables}
-        command = place.arguments(setting, out, timeout)
+        command, size = place.arguments(setting, out, timeout), setting.per_machine
         self.ranks = [
-            Rank(command, environment(RANK=r, LOCAL_RANK=r, LOCAL_WORLD_SIZE=setting.ranks, **common), place.folder)
+            Rank(command, environment(RANK=r, LOCAL_RANK=r % size, LOCAL_WORLD_SIZE=size, **common), place.folder)
             for r in range(setting.ranks)
         ]
 
@@ -384,9 +403,10 @@ def main():
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     generator = random.Random(arguments.seed)
-    settings = [Setting(aggregate, ranks) for aggregate in METHODS for ranks in (2, 3, 4)]
+    settings = [Setting(agreement, ranks) for agreement in AGREEMENTS for ranks in (2, 3, 4)]
+    settings = [setting for setting in settings if setting.agreement != "machines" or setting.ranks == 4]
     took = {}
-    results = collections.defaultdict(list)
+    results, agreements = collections.defaultdict(list), []
     folder = arguments.out or Path(tempfile.mkdtemp(prefix="steepest-faults-"))
     place = Workplace(folder, arguments.program.resolve())
     begin = time.monotonic()
@@ -406,11 +426,14 @@ def main():
         setting, way, victims, moment = draw(generator, settings, duration)
         outcome = inject(place, setting, way, victims, moment, arguments.timeout)
         results[way].append(outcome)
+        agreements.append(setting.agreement)
         for problem in outcome.problems:
-            print(f"injection {number} ({setting.aggregate}, {setting.ranks} ranks, {way} of {victims} at {moment}): {problem}", flush=True)
+            print(f"injection {number} ({setting.agreement}, {setting.ranks} ranks, {way} of {victims} at {moment}): {problem}", flush=True)
         bad += bool(outcome.problems)
     total = sum(map(len, results.values()))
     print(f"\n{total} injections in {(time.monotonic() - begin) / 60:.0f} minutes, {bad} with a problem (seed {arguments.seed})\n")
+    hit = collections.Counter(agreements)
+    print("Runs: " + ", ".join(f"{name} {hit[name]}" for name in AGREEMENTS) + "\n")
     print("| way | injections | noticed in | longest wait, s | problems |\n|---|---|---|---|---|")
     for way in WAYS:
         places = collections.Counter(outcome.place for outcome in results[way])
