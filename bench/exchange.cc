@@ -5,8 +5,8 @@
 //
 // For every line "KIND K" on stdin it makes K exchanges of a gradient of that many fp32 numbers and prints their
 // milliseconds. KIND: `vote` packs the signs and ends with the decided bits; `ef-mean` ends with the mean in fp32, in
-// 50 tensors of equal size; `mean` and `mean-bf16` are the mean that travels as fp32 and as bf16. As in training, bits travel in eight buckets, each while the
-// next one is packed.
+// 50 tensors of equal size; `mean` and `mean-bf16` are the mean that travels as fp32 and as bf16. As in training, bits
+// travel in eight buckets, each while the next one is packed.
 #include <algorithm>
 #include <chrono>
 #include <iostream>

@@ -48,25 +48,31 @@ def bf16_hook(group, bucket):
     return future.then(back)
 
 
-def steps(config, vocabulary, batch, length):
-    """A training step under DistributedDataParallel: fp32, bf16, powersgd-1, powersgd-4; none: without communication."""
+def ddp_model(kind, config, vocabulary, length):
+    """The lean LLaMA under DistributedDataParallel: fp32, bf16, powersgd-1, powersgd-4."""
     from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
     from torch.nn.parallel import DistributedDataParallel
 
+    torch.manual_seed(1)
+    hidden, feed, heads, layers = SHAPES[config]
+    # Over Gloo, PowerSGD's hook mixes up the collectives of several buckets and stops: it gets one.
+    buckets = {"bucket_cap_mb": 4096} if kind.startswith("powersgd-") else {}
+    model = DistributedDataParallel(lean_llama(vocabulary, hidden, feed, heads, layers, length), **buckets)
+    if kind == "bf16":
+        model.register_comm_hook(dist.group.WORLD, bf16_hook)
+    elif kind.startswith("powersgd-"):
+        rank = int(kind.removeprefix("powersgd-"))
+        state = powerSGD_hook.PowerSGDState(dist.group.WORLD, matrix_approximation_rank=rank, start_powerSGD_iter=2)
+        model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+    return model
+
+
+def steps(config, vocabulary, batch, length):
+    """A training step under DistributedDataParallel on random tokens; none: without communication."""
     sides = {}
 
     def make(kind):
-        torch.manual_seed(1)
-        hidden, feed, heads, layers = SHAPES[config]
-        # Over Gloo, PowerSGD's hook mixes up the collectives of several buckets and stops: it gets one.
-        buckets = {"bucket_cap_mb": 4096} if kind.startswith("powersgd-") else {}
-        model = DistributedDataParallel(lean_llama(vocabulary, hidden, feed, heads, layers, length), **buckets)
-        if kind == "bf16":
-            model.register_comm_hook(dist.group.WORLD, bf16_hook)
-        elif kind.startswith("powersgd-"):
-            rank = int(kind.removeprefix("powersgd-"))
-            state = powerSGD_hook.PowerSGDState(dist.group.WORLD, matrix_approximation_rank=rank, start_powerSGD_iter=2)
-            model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
+        model = ddp_model(kind, config, vocabulary, length)
         return model, torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
 
     def run(kind):

@@ -33,7 +33,7 @@ def compare(runner, shape, methods):
     """Results of all methods: their grids (AdamW's first: the others use its learning rate), and the best runs with all seeds."""
     grids, adam_lr = {}, None
     for method in methods:
-        if method.name == "adamw":
+        if method.label == "adamw":
             grids[method.label] = plan.grid(shape, method, None)
             best = best_of(grids[method.label], runner.run(grids[method.label]))
             adam_lr = dict(best[0].settings)["lr"] if best else None
@@ -75,10 +75,10 @@ def main():
     report.start_values = [page.Result(method, plan.SMALL, runner.run(plan.grid(plan.SMALL, method, None)), [])
                            for method in plan.START_VALUES]
     finalists = [result.method for result in page.ranking(report.small)[: plan.FINALISTS]]
-    if not any(method.name == "adamw" for method in finalists):
-        finalists += [method for method in plan.METHODS if method.name == "adamw"]
+    finalists += [method for method in plan.METHODS if method.label == "adamw" and method not in finalists]
     report.larger = compare(runner, plan.LARGER, finalists)
-    report.timing = timing_rows(runner, store / "timing.jsonl", plan.METHODS)
+    report.timing = timing_rows(runner, store / "timing.jsonl", plan.SMALL, plan.METHODS)
+    report.larger_timing = timing_rows(runner, store / "timing.jsonl", plan.LARGER, finalists)
     if time.monotonic() < runner.deadline or (store / "convex.json").exists():
         report.convex = convex_problems(ROOT, store / "convex.json")
     report.missing = runner.refused

@@ -46,6 +46,7 @@ class Report:
     larger: list = field(default_factory=list)
     start_values: list = field(default_factory=list)
     timing: dict = field(default_factory=dict)
+    larger_timing: dict = field(default_factory=dict)
     convex: list = field(default_factory=list)
     missing: int = 0
 
@@ -78,7 +79,7 @@ def loss_table(results, timing):
 
 def against_adamw(results):
     """Sentences: which methods beat AdamW by more than twice the standard error of the difference, which lose, which tie."""
-    reference = next((result for result in results if result.method.name == "adamw"), None)
+    reference = next((result for result in results if result.method.label == "adamw"), None)
     if reference is None or len(reference.losses) < 2:
         return []
     better, worse, tie = [], [], []
@@ -140,7 +141,7 @@ def write(report, docs):
              "How much the learning rate matters:", "", "![Validation loss over the learning rate](images/results_rates.png)", "",
              *grid_table(report.small), ""]
     if report.larger:
-        text += [f"## {plan.LARGER.name}", "", "The best six and AdamW, tuned again in the same way.", "", *loss_table(report.larger, {}), "",
+        text += [f"## {plan.LARGER.name}", "", "The best six and AdamW, tuned again in the same way.", "", *loss_table(report.larger, report.larger_timing), "",
                  *against_adamw(report.larger), ""]
     if report.start_values:
         text += ["## Start values of Adam's second moment", "",

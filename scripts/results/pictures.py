@@ -22,7 +22,7 @@ def frame(size):
 def draw_losses(results, path):
     """One dot a seed, best method on top; the colour tells the state."""
     ranked = sorted((r for r in results if r.losses), key=lambda r: -r.mean)
-    worst = max((r.mean for r in ranked if r.method.name == "adamw"), default=ranked[-1].mean) * 1.35
+    worst = max((r.mean for r in ranked if r.method.label == "adamw"), default=ranked[-1].mean) * 1.35
     figure, axes = frame((8, 0.32 * len(ranked) + 1.2))
     for place, result in enumerate(ranked):
         state = result.best[0]["state_bytes"] / PARAMETERS[result.shape.name]

@@ -48,9 +48,11 @@ LARGER = Shape("llama-20m")
 
 METHODS = (
     Method("adamw", 4e-3, decays=(0.1, 0.0)),
+    Method("adamw", 4e-3, decays=(0.0,), title="adam"),
     Method("sgd", 0.125),
     Method("normalized_sgd", 1e-3),
     Method("signsgd", 4e-3),
+    Method("noisy_signsgd", 4e-3),
     Method("signum", 1e-3),
     Method("lion", 1e-3),
     Method("scaled_signsgd", 1.0),
@@ -59,6 +61,7 @@ METHODS = (
     Method("sinkgd", 0.04, {"iterations": 1}, title="sinkgd, L = 1", adam_roles=ADAM_ROLES),
     Method("sinkgd", 0.01, {"memory": "nesterov", "momentum": 0.95}, title="sinkgd, Nesterov", adam_roles=ADAM_ROLES),
     Method("sinkgd_deepseek", 8e-3, adam_roles=("vector",)),
+    Method("mngd", 0.04, adam_roles=ADAM_ROLES),
     Method("rownorm", 2e-3, adam_roles=ADAM_ROLES),
     Method("scale", 2e-3, adam_roles=("vector",)),
     Method("rmnp", 0.005, adam_roles=ADAM_ROLES),
@@ -69,10 +72,13 @@ METHODS = (
     Method("muon_moonlight", 8e-3, adam_roles=ADAM_ROLES),
     Method("normuon", 8e-3, adam_roles=ADAM_ROLES),
     Method("scion", 4e-4),
+    Method("scion", 4e-4, {"model.init": "scion"}, title="scion, its own start"),
     Method("scion_unconstrained", 4e-4),
+    Method("scion_light", 4e-4),
     Method("adafactor", 0.04),
     Method("adam_mini", 4e-3),
     Method("alias_adam", 1e-3),
+    Method("alias_scale", None),
     Method("alias", None),
     Method("alias_llm", None),
     Method("alias_llm_paper", None),
@@ -95,7 +101,7 @@ class Experiment:
 
     shape: Shape
     method: str
-    settings: tuple  # sorted (key of [optimizer], "role.key" or "train.key", value)
+    settings: tuple  # sorted (key of [optimizer], "role.key", "train.key" or "model.key", value)
     seed: int
 
     @property

@@ -6,7 +6,7 @@ TEXT = """# {label}: validation loss {loss} after {tokens:,} tokens ({seeds}), {
 # See docs/results.md; `make demo` prepares the data.
 [model]
 config = "{shape}"
-
+{model}
 [data]
 path = "runs/demo/data"
 sequence_length = 256
@@ -40,6 +40,7 @@ def toml(value):
 def text_of(result, warmup_share):
     row, settings = result.best[0], dict(result.best[0]["settings"])
     schedule = settings.pop("train.schedule", "cosine")
+    model = "".join(f"{key.removeprefix('model.')} = {toml(settings.pop(key))}\n" for key in list(settings) if key.startswith("model."))
     roles = {}
     for key in [key for key in settings if "." in key]:
         role, name = key.split(".")
@@ -53,7 +54,7 @@ def text_of(result, warmup_share):
     loss = f"{result.mean:.4f}" + (f" +- {result.deviation:.4f}" if len(result.losses) > 1 else "")
     return TEXT.format(
         label=result.method.label, loss=loss, tokens=row["tokens"], seeds=f"{len(result.losses)} seeds", how=how,
-        shape=result.shape.name, method=result.method.name, batch=result.shape.batch_tokens, steps=result.shape.steps,
+        shape=result.shape.name, model=model, method=result.method.name, batch=result.shape.batch_tokens, steps=result.shape.steps,
         warmup=int(result.shape.steps * warmup_share), schedule=schedule,
         optimizer="".join(f"{key} = {toml(value)}\n" for key, value in sorted(settings.items())),
         roles="".join(f"\n[optimizer.{role}]\n{''.join(lines)}" for role, lines in sorted(roles.items())))

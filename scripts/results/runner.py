@@ -110,7 +110,7 @@ class Runner:
                  "train.max-steps": steps, "train.warmup-steps": int(steps * WARMUP_SHARE), "train.seed": experiment.seed,
                  "train.threads": threads, "train.log-every": log_every}
         for key, value in experiment.settings:
-            place = key if key.startswith("train.") else f"optimizer.{key}"
+            place = key if key.startswith(("train.", "model.")) else f"optimizer.{key}"
             flags[place.replace("_", "-")] = value
         return RECIPE.format(shape=experiment.shape.name, data=self.data), flags
 

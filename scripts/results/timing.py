@@ -16,16 +16,17 @@ FIRST = 10  # steps that warm caches up
 ROUNDS = 2
 
 
-def timing_rows(runner, store, methods):
+def timing_rows(runner, store, shape, methods):
     """{method's label: {"step_ms", "optimizer_ms", "tokens_per_s", "date"}}; measured once, then read from `store`."""
     rows = {}
     if store.exists():
-        rows = {row["label"]: row for row in map(json.loads, store.read_text(encoding="utf-8").splitlines())}
+        every = map(json.loads, store.read_text(encoding="utf-8").splitlines())
+        rows = {row["label"]: row for row in every if row["shape"] == shape.name}
     missing = [method for method in methods if method.label not in rows and time.monotonic() < runner.deadline]
     samples = {method.label: [] for method in missing}
     for _ in range(ROUNDS if missing else 0):
         for method in missing:
-            experiment = plan.experiment(plan.SMALL, method, method.centre, None, None, plan.SEEDS[0])
+            experiment = plan.experiment(shape, method, method.centre, None, None, plan.SEEDS[0])
             metrics, _failure = runner.train(experiment, STEPS, threads=os.cpu_count(), log_every=1)
             samples[method.label] += (metrics or [])[FIRST:]
     for method in missing:
@@ -34,7 +35,7 @@ def timing_rows(runner, store, methods):
             continue
         median = {name: statistics.median(step[name] for step in steps)
                   for name in ("perf/step_ms", "perf/optimizer_ms", "perf/tokens_per_s")}
-        rows[method.label] = {"label": method.label, "step_ms": median["perf/step_ms"],
+        rows[method.label] = {"shape": shape.name, "label": method.label, "step_ms": median["perf/step_ms"],
                               "optimizer_ms": median["perf/optimizer_ms"],
                               "tokens_per_s": median["perf/tokens_per_s"], "date": date.today().isoformat()}
         with open(store, "a", encoding="utf-8") as file:

@@ -111,6 +111,33 @@ TEST(Shards, DamagedFilesAreRefusedInOneSentence) {
   EXPECT_THROW(TokenShard(folder / "missing.bin"), Error);
 }
 
+TEST(Shards, FingerprintsTellDifferentDataApart) {
+  const TemporaryFolder folder;
+  std::string tokens(100'000, '\0');
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<char>(i * i % 127);
+  const std::string file = shard(20240520, 1, static_cast<std::int32_t>(tokens.size() / 2), tokens);
+  const auto print_of = [&](const std::vector<std::string>& contents) {
+    std::vector<std::filesystem::path> paths;
+    for (const std::string& content : contents) {
+      paths.push_back(folder / ("train_" + std::to_string(paths.size()) + ".bin"));
+      write_file_atomic(paths.back(), content);
+    }
+    return fingerprint(paths);
+  };
+  const std::string whole = print_of({file});
+  EXPECT_EQ(whole.size(), 16u);
+  EXPECT_EQ(print_of({file}), whole);
+  for (const std::size_t place : {std::size_t{1024}, file.size() / 2, file.size() - 1}) {
+    std::string other = file;
+    other[place] ^= 1;
+    EXPECT_NE(print_of({other}), whole) << place;
+  }
+  EXPECT_NE(print_of({file.substr(0, file.size() - 2)}), whole);
+  EXPECT_NE(print_of({file, file}), whole);
+  EXPECT_NE(print_of({file.substr(0, 50'000), file.substr(50'000)}), whole);
+  EXPECT_EQ(print_of({}).size(), 16u) << "no validation data";
+}
+
 TEST(Shards, ReadingPastTheEndIsRefused) {
   const TemporaryFolder folder;
   const TokenShard file(folder.file("shard.bin", shard(20240520, 1, 2, "abcd")));
