@@ -9,6 +9,7 @@
 #include "steepest/base/error.h"
 #include "steepest/base/parallel.h"
 #include "steepest/kernels/bits.h"
+#include "steepest/kernels/float_mode.h"
 #include "steepest/kernels/reduce.h"
 
 namespace steepest {
@@ -337,6 +338,7 @@ void AliasStep::start(double loss) {
 bool AliasStep::next_probe() {
   double weight_max = 0;
   if (backup_.defined()) {
+    const FloatMode mode;
     const float* x = backup_.data_ptr<float>();
     for (std::size_t i = 0; i < size_; ++i) weight_max = std::max(weight_max, std::abs(static_cast<double>(x[i])));
   }
@@ -350,6 +352,7 @@ bool AliasStep::next_probe() {
     return (first_vote_[plane * plane_ + bit / 64] >> bit % 64 & 1) != 0;
   };
   for_pieces([&](std::size_t, const Piece& piece) {
+    const FloatMode mode;
     const AliasTensor& t = tensors_[piece.tensor];
     const float* g = spare(piece.tensor) + piece.begin;
     const float* x = backup_.data_ptr<float>() + offsets_[piece.tensor] + piece.begin;
