@@ -15,6 +15,7 @@
 #include "steepest/base/version.h"
 #include "steepest/cli/options.h"
 #include "steepest/cli/verbs.h"
+#include "steepest/kernels/dispatch.h"
 #include "steepest/train/config_sources.h"
 
 namespace {
@@ -45,6 +46,19 @@ std::string explain(const c10::Error& error) {
   char text[32];
   std::snprintf(text, sizeof text, gigabytes < 0.1 ? "%.3f GB" : "%.1f GB", gigabytes);
   return steepest::concat("[memory] ", text, " more were asked for than could be had; ", kSmaller);
+}
+
+/// The version, and what the kernels run on.
+std::string version_text() {
+  const std::string used = steepest::kernel_target();
+  std::string others, another;
+  for (const std::string& name : steepest::kernel_targets()) {
+    if (name == used) continue;
+    if (another.empty()) another = name;
+    others += (others.empty() ? "also " : ", ") + name;
+  }
+  const std::string version = std::string("steepest ") + steepest::kVersion + "\nkernels: " + used;
+  return others.empty() ? version : version + " (" + others + "; STEEPEST_KERNELS=" + another + " forces one)";
 }
 
 /// CLI11 asks for what is missing before it says what it does not know.
@@ -84,7 +98,7 @@ int main(int argc, char** argv) {
   // A write past a file size limit must fail like a full disk, with a message.
   std::signal(SIGXFSZ, SIG_IGN);
   CLI::App app("Train language models with stateless, sign-based optimizers and 1-bit communication.", "steepest");
-  app.set_version_flag("--version", std::string("steepest ") + steepest::kVersion);
+  app.set_version_flag("--version", version_text, "Version and the instruction set of the kernels");
   app.require_subcommand(1);
   steepest::cli::Run run;
   steepest::cli::add_prepare(app, run);

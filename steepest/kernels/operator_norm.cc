@@ -72,6 +72,7 @@ double normalise(float* v, std::size_t n) {
 
 double operator_norm(const float* x, std::size_t rows, std::size_t cols, int iterations, std::vector<float>& memory) {
   if (rows == 0 || cols == 0) return 0;
+  const FloatMode mode;
   // The cut into tiles depends on the shape alone.
   const std::size_t tile = std::max<std::size_t>(16, (rows + 63) / 64);
   const std::size_t tiles = (rows - 1) / tile + 1;

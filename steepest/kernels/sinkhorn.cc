@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "steepest/kernels/float_mode.h"
+
 namespace steepest {
 namespace {
 
@@ -26,6 +28,7 @@ void store_columns(const std::vector<float>& c, float* stored) {
 void sinkhorn(const SinkhornNumbers& numbers, const MatrixView& matrix, const Destination& to,
               DiagonalScratch& scratch) {
   if (matrix.size() == 0) return;
+  const FloatMode mode;
   std::vector<float>& r = scratch.rows;
   std::vector<float>& c = scratch.cols;
   r.assign(matrix.rows, 0.0f);

@@ -9,48 +9,13 @@
 #include "steepest/base/error.h"
 #include "steepest/base/parallel.h"
 #include "steepest/kernels/bits.h"
+#include "steepest/kernels/float_mode.h"
 #include "steepest/kernels/reduce.h"
 
 namespace steepest {
 namespace {
 
 constexpr std::size_t kNowhere = static_cast<std::size_t>(-1);
-
-/// What u is measured from, between the update and the next one.
-enum class Shift {
-  Stored,     // x_prev
-  Reference,  // signs of the reference gradient
-  Momentum,   // signs of the memory's state
-  Planes,     // signs kept as bits
-  Decided,    // the vote's decision
-  Gradient,   // signs of the gradient, before it is overwritten
-};
-
-Shift shift_of(const AliasNumbers& n, const AliasTensor& tensor) {
-  const bool consecutive = n.sample == AliasSample::Consecutive;
-  const bool far = consecutive ? n.gap > 1 : n.pair == AliasPair::Backward;
-  if (far || (!tensor.voted && !tensor.signs_of_gradient && !tensor.momentum)) return Shift::Stored;
-  if (tensor.voted) return Shift::Decided;
-  if (tensor.momentum) return Shift::Momentum;
-  const bool one = n.option == AliasOption::I;
-  if (n.estimator == AliasEstimator::Full) return consecutive || !one ? Shift::Reference : Shift::Planes;
-  if (n.estimator == AliasEstimator::Directional) return Shift::Planes;
-  return one ? Shift::Planes : Shift::Gradient;
-}
-
-bool has_planes(const AliasNumbers& n, const AliasTensor& tensor) {
-  const bool backward = n.sample == AliasSample::Same && n.pair == AliasPair::Backward;
-  return shift_of(n, tensor) == Shift::Planes || (n.estimator == AliasEstimator::MinmaxSigned && !backward);
-}
-
-/// Planes of a forward pair live within one step unless option I needs them at the next.
-bool planes_persist(const AliasNumbers& n) {
-  return n.sample == AliasSample::Consecutive || n.option == AliasOption::I;
-}
-
-bool keeps_reference(const AliasNumbers& n) {
-  return n.sample == AliasSample::Consecutive && n.estimator == AliasEstimator::Full;
-}
 
 at::Tensor floats(std::size_t size) {
   return at::zeros({static_cast<std::int64_t>(size)}, at::kFloat);
@@ -63,14 +28,6 @@ void copy(std::span<const float> from, float* to) {
 }
 
 }  // namespace
-
-double alias_state_bytes(const AliasNumbers& n, const AliasTensor& tensor) {
-  double bytes = keeps_reference(n) ? 4 : 0;
-  if (shift_of(n, tensor) == Shift::Stored) bytes += 4;
-  if (has_planes(n, tensor) && planes_persist(n)) bytes += 0.25;
-  if (shift_of(n, tensor) == Shift::Decided) bytes += 0.125;
-  return bytes;
-}
 
 AliasStep::AliasStep(const AliasNumbers& numbers, std::vector<AliasTensor> tensors, std::size_t vote_bits,
                      std::vector<std::span<float>> others)
@@ -138,90 +95,6 @@ void AliasStep::for_pieces(const std::function<void(std::size_t, const Piece&)>&
   parallel_chunks(pieces_.size(), 1, [&](std::size_t k, std::size_t) { body(k, pieces_[k]); });
 }
 
-PairSlice<float> AliasStep::slice(const Piece& piece, Source now, Source before, bool shift, bool bound) const {
-  const AliasTensor& t = tensors_[piece.tensor];
-  PairSlice<float> s;
-  s.gradient = (this->*now)(piece.tensor) + piece.begin;
-  if (before) s.reference = (this->*before)(piece.tensor) + piece.begin;
-  s.weights = t.weights + piece.begin;
-  s.size = piece.size;
-  if (bound) {
-    const std::uint64_t* negative = words(planes_) + plane_words_[piece.tensor];
-    s.reference_planes = {negative, negative + planes_size_};
-    s.reference_bit = piece.begin;
-    s.reference_min = local_.extremes.min;
-    s.reference_max = local_.extremes.max;
-  }
-  if (!shift) return s;
-  const Shift source = shift_of(numbers(), t);
-  if (source == Shift::Stored) {
-    s.shift = ShiftSource::Stored;
-    s.shift_array = previous_.data_ptr<float>() + previous_offsets_[piece.tensor] + piece.begin;
-    return s;
-  }
-  s.gamma = static_cast<double>(static_cast<float>(rule_.state().gamma_step)) * t.scale;
-  s.decay = t.decay / t.scale;
-  s.shift = ShiftSource::Signs;
-  switch (source) {
-    case Shift::Stored:
-      break;
-    case Shift::Reference:
-      s.shift_array = reference(piece.tensor) + piece.begin;
-      break;
-    case Shift::Momentum:
-      s.shift_array = t.momentum + piece.begin;
-      break;
-    case Shift::Gradient:
-      s.shift_array = t.gradient + piece.begin;
-      break;
-    case Shift::Planes: {
-      const std::uint64_t* negative = words(planes_) + plane_words_[piece.tensor];
-      s.shift = ShiftSource::Planes;
-      s.shift_planes = {negative, negative + planes_size_};
-      s.shift_bit = piece.begin;
-      break;
-    }
-    case Shift::Decided:
-      s.shift = ShiftSource::Planes;
-      s.shift_planes = {words(decided_), ranks_.planes == 2 ? words(decided_) + plane_ : nullptr};
-      s.shift_bit = t.vote_bit + piece.begin;
-      break;
-  }
-  return s;
-}
-
-Measurement AliasStep::measure_group(Source now, Source before, bool shift, bool bound) const {
-  std::vector<Measurement> parts(pieces_.size());
-  for_pieces([&](std::size_t k, const Piece& piece) { parts[k] = measure(slice(piece, now, before, shift, bound)); });
-  Measurement total;
-  for (const Measurement& part : parts) total.merge(part);
-  return total;
-}
-
-AliasMeans AliasStep::agree(const Measurement& m, double change, double reference_slope) const {
-  AliasShare share;
-  share.change = change;
-  share.slope = m.slope;
-  share.reference_slope = reference_slope;
-  share.valid = counts_;
-  share.has_reference = !consecutive() || local_.has_reference != 0;
-  if (plane_ == 0) return AliasMeans::of({&share, 1});
-  share.has_reference = share.has_reference && std::isfinite(change) && std::isfinite(reference_slope);
-  if (!std::isfinite(share.slope)) share.slope = 0;  // of a second gradient, whose pair is left out
-  if (!ranks_.sum) fail("optimizer", "the ranks of a vote cannot agree on the step size; call set_ranks() first");
-  std::array<double, AliasShare::kTerms> terms = share.terms();
-  ranks_.sum(terms);
-  return AliasMeans(terms);
-}
-
-void AliasStep::add_pair(const Measurement& m, double change, double reference_slope, bool slope) {
-  const AliasMeans means = agree(m, m.non_finite > 0 ? std::nan("") : change, reference_slope);
-  if (slope) rule_.add_slope(means.slope);
-  if (!means.has_pair) return;
-  const double largest = units_ ? largest_scale_ : m.shift_max / rule_.state().gamma_step;
-  rule_.add_pair({means.change, means.pair_slope, means.reference_slope, m.shift, m.shift_max, m.weight_max, largest});
-}
-
 bool AliasStep::needs_gradient(double loss) {
   if (missed_)
     fail(
@@ -274,47 +147,6 @@ bool AliasStep::needs_gradient(double loss) {
   return true;
 }
 
-/// The live gradient against what was kept of the one before.
-void AliasStep::observe(bool slope) {
-  if (!slope && numbers().estimator_clip) clip();
-  if (full()) {
-    const Measurement m = measure_group(&AliasStep::live, &AliasStep::reference, true, false);
-    fresh_ = {m.gradient_max, m.gradient_min};
-    return add_pair(m, m.change, m.reference_slope, slope);
-  }
-  const bool far = consecutive() && numbers().gap > 1;
-  const bool shift = far || !minmax() || (slope && option_one());
-  Measurement m = measure_group(&AliasStep::live, nullptr, shift, signed_minmax());
-  fresh_ = {m.gradient_max, m.gradient_min};
-  const double change = signed_minmax() ? m.bound : minmax_bound(fresh_, local_.extremes);
-  if (!far) m.shift = local_.shift, m.shift_max = local_.shift_max, m.weight_max = local_.weight_max;
-  add_pair(m, minmax() ? change : 0, local_.reference_slope, slope);
-}
-
-/// The stored gradient at x_t against the live one at x_{t-1}.
-void AliasStep::compare_stored() {
-  if (!minmax()) {
-    const Measurement m = measure_group(&AliasStep::spare, &AliasStep::live, true, false);
-    return add_pair(m, m.change, m.reference_slope, false);
-  }
-  const Measurement old = measure_group(&AliasStep::live, nullptr, false, false);
-  local_.extremes = {old.gradient_max, old.gradient_min};
-  if (signed_minmax()) {
-    plane_words_.clear();
-    planes_size_ = 0;
-    for (const AliasTensor& t : tensors_) {
-      plane_words_.push_back(planes_size_);
-      planes_size_ += words_for(t.size);
-    }
-    planes_ = floats(4 * planes_size_);
-    keep_planes();
-  }
-  const Measurement m = measure_group(&AliasStep::spare, nullptr, true, signed_minmax());
-  planes_ = at::Tensor();
-  const double change = signed_minmax() ? m.bound : minmax_bound({m.gradient_max, m.gradient_min}, local_.extremes);
-  add_pair(m, old.non_finite > 0 ? std::nan("") : change, 0, false);
-}
-
 void AliasStep::start(double loss) {
   rule_.start(loss);
   if (!rule_.probe(0)) return;
@@ -337,6 +169,7 @@ void AliasStep::start(double loss) {
 bool AliasStep::next_probe() {
   double weight_max = 0;
   if (backup_.defined()) {
+    const FloatMode mode;
     const float* x = backup_.data_ptr<float>();
     for (std::size_t i = 0; i < size_; ++i) weight_max = std::max(weight_max, std::abs(static_cast<double>(x[i])));
   }
@@ -350,6 +183,7 @@ bool AliasStep::next_probe() {
     return (first_vote_[plane * plane_ + bit / 64] >> bit % 64 & 1) != 0;
   };
   for_pieces([&](std::size_t, const Piece& piece) {
+    const FloatMode mode;
     const AliasTensor& t = tensors_[piece.tensor];
     const float* g = spare(piece.tensor) + piece.begin;
     const float* x = backup_.data_ptr<float>() + offsets_[piece.tensor] + piece.begin;
@@ -362,23 +196,6 @@ bool AliasStep::next_probe() {
   });
   phase_ = Phase::Probing;
   return true;
-}
-
-void AliasStep::probed() {
-  if (numbers().estimator_clip) clip();
-  std::vector<Measurement> parts(pieces_.size());
-  for_pieces([&](std::size_t k, const Piece& piece) {
-    PairSlice<float> s = slice(piece, &AliasStep::live, &AliasStep::spare, false, false);
-    s.shift = ShiftSource::Stored;
-    s.shift_array = backup_.data_ptr<float>() + offsets_[piece.tensor] + piece.begin;
-    parts[k] = measure(s);
-  });
-  Measurement m;
-  for (const Measurement& part : parts) m.merge(part);
-  local_.has_reference = 1;
-  const double change = minmax() ? m.change_max : m.change;
-  const AliasMeans means = agree(m, m.non_finite > 0 ? std::nan("") : change, 0);
-  rule_.probed(tau_, means.has_pair ? means.change : std::nan(""), m.shift);
 }
 
 /// Copies the gradients of the batch, which the next evaluation writes over.

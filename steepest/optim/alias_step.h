@@ -1,14 +1,6 @@
 // ALIAS on tensors: keeps what its pairs of gradients need between steps, measures them, and tells when a further
-// gradient of the same batch is wanted. The scalar rules are in alias.h, the measuring pass in kernels/displacement.h.
-//
-// State in bytes per fp32 parameter, besides a few scalars (parameter_free.md 3.5, 5); ema is the memory of that name:
-//   consecutive, gap 1   full 4 (g_ref; u from its signs); directional 0.25 (two planes of signs), ema 0;
-//                        minmax 0 (option I: 0.25), ema 0; minmax_signed 0.25
-//   consecutive, gap > 1 4 (x_ref); full 4 more (g_ref); minmax_signed 0.25 more
-//   same, backward       4 (x_{t-1}), and a second gradient during a refresh, of the roles outside of the group too
-//   same, forward        0 (option I: 0.25), ema 0; full also a second gradient during a refresh
-// A vote keeps its decision, 0.125 (votes that can be 0: 0.25), instead of signs. Directions other than the sign, and
-// memories whose signs are not kept, need x_{t-1}: 4 where it is not there already.
+// gradient of the same batch is wanted. The scalar rules are in alias.h, what is kept in alias_plan.h, the measuring in
+// alias_measure.cc with the pass of kernels/displacement.h.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,23 +12,9 @@
 
 #include "steepest/kernels/displacement.h"
 #include "steepest/optim/alias.h"
+#include "steepest/optim/alias_plan.h"
 
 namespace steepest {
-
-/// One tensor of the group that shares the step size.
-struct AliasTensor {
-  std::string name;
-  float* weights = nullptr;
-  float* gradient = nullptr;
-  std::size_t size = 0;
-  bool unit = false;                ///< its direction has entries of magnitude 1 (or 0): the sign, a vote
-  bool signs_of_gradient = false;   ///< it follows the signs of g
-  const float* momentum = nullptr;  ///< the state whose signs it follows (memory ema), or null
-  bool intact = true;               ///< the update does not write over its gradient
-  double scale = 1, decay = 0;      ///< x <- x - gamma (scale direction + decay x), in fp32
-  bool voted = false;
-  std::size_t vote_bit = 0;  ///< of its first element in the decided vote
-};
 
 /// How the ranks of a vote agree on the step size: sums of scalars in rank order, and a vote on the signs of the first
 /// gradient (for L0 = auto), in one plane of bits or, where votes can be 0, two. With averaged gradients every rank
@@ -46,9 +24,6 @@ struct AliasRanks {
   std::function<void(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided)> vote;
   std::size_t planes = 1;
 };
-
-/// State bytes per parameter of a tensor like this one, as in the table above.
-double alias_state_bytes(const AliasNumbers& numbers, const AliasTensor& tensor);
 
 class AliasStep {
  public:

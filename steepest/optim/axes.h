@@ -50,8 +50,9 @@ struct DirectionRow {
   double scale;       ///< default
   bool scale_free;    ///< D(a h) = D(h) for a > 0
   bool needs_matrix;  ///< has no meaning for vectors
-  /// RMS of the direction before it was scaled to RMS 1 (a row norm of 1, singular values of 1, ...); null: it has no
-  /// fixed RMS and only scaling = "rms" with its plain factor is possible.
+  /// RMS of the direction before it was scaled to RMS 1 (a row norm of 1, singular values of 1, ...); null: it is the
+  /// unit ball of no norm, and only scaling = "rms" with its plain factor is possible, or "opnorm" where the direction
+  /// of a matrix can be stored and measured.
   double (*raw)(std::size_t rows, std::size_t cols);
   std::string formula;
   bool unit_operator = false;  ///< its raw form has operator norm 1, so that scaling = "opnorm" needs no measurement

@@ -31,6 +31,21 @@ std::string plain_number(double x) {
   return concat(x);
 }
 
+// Why the role's scale policy means nothing to its direction, to stand behind the two in a message; empty if it does.
+// An operator norm can be measured of whatever is stored; the other policies need the norm of the direction's ball.
+std::string scaling_refusal(const RoleRecipe& role) {
+  const DirectionRow& row = find_direction(role.direction);
+  if (role.scaling == "rms" || row.raw) return {};
+  const bool measured = row.map && row.needs_matrix;
+  if (role.scaling != "opnorm")
+    return concat("has no norm of its own, whose unit ball \"", role.scaling, "\" would scale; use \"rms\"",
+                  measured ? " or \"opnorm\"" : "");
+  if (measured) return {};
+  if (row.step && !row.map)
+    return "depends on the step size and is not stored, so that it cannot be measured; use \"rms\"";
+  return "is as large as what it follows, which \"opnorm\" would take away; use \"rms\"";
+}
+
 // Replaces whole-word `name` by `value`.
 std::string substitute(std::string text, const std::string& name, const std::string& value) {
   const auto word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; };
@@ -84,9 +99,9 @@ void validate(const OptimizerRecipe& recipe) {
     fail_usage(section(Role::Vector), "direction is \"", recipe.role(Role::Vector).direction,
                "\", which needs matrices; choose sign or identity for vectors");
   for (const Role r : kRoles)
-    if (const RoleRecipe& role = recipe.role(r); role.scaling != "rms" && !find_direction(role.direction).raw)
-      fail_usage(section(r), "scaling is \"", role.scaling, "\", but direction \"", role.direction,
-                 "\" has no norm to scale; use \"rms\"");
+    if (const std::string reason = scaling_refusal(recipe.role(r)); !reason.empty())
+      fail_usage(section(r), "scaling is \"", recipe.role(r).scaling, "\", but direction \"", recipe.role(r).direction,
+                 "\" ", reason);
   for (const Role r : kRoles)
     if (const RoleRecipe& role = recipe.role(r);
         find_memory(role.memory).owns_gradient && (role.coupled_decay || role_numbers(role).noise > 0))

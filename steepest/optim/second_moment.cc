@@ -9,6 +9,7 @@ namespace steepest {
 
 void random_second_moment(double sigma, double c, double fan_in, double fan_out, const StreamKey& key,
                           std::span<float> v0, std::uint64_t first) {
+  const FloatMode mode;
   const double factor = c * sigma / (fan_in + fan_out);
   std::array<float, 4096> z;
   for (std::size_t at = 0; at < v0.size(); at += z.size()) {

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "steepest/base/philox.h"
+#include "steepest/kernels/float_mode.h"
 
 namespace steepest {
 
@@ -19,6 +20,7 @@ void random_second_moment(double sigma, double c, double fan_in, double fan_out,
 /// Adds one mini-batch's mean gradient to the statistics.
 template <class T>
 void observe_gradient(std::span<const T> gradient, std::span<T> sum, std::span<T> sum_of_squares) {
+  const FloatMode mode;
   for (std::size_t i = 0; i < gradient.size(); ++i) {
     sum[i] += gradient[i];
     sum_of_squares[i] += gradient[i] * gradient[i];
@@ -30,6 +32,7 @@ void observe_gradient(std::span<const T> gradient, std::span<T> sum, std::span<T
 template <class T>
 void observed_second_moment(double sigma, bool variance, double batch, double count, std::span<T> sum,
                             std::span<T> sum_of_squares) {
+  const FloatMode mode;
   for (std::size_t i = 0; i < sum.size(); ++i) {
     const double mean = sum[i] / count;
     const double square = sum_of_squares[i] / count;

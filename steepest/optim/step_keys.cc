@@ -173,6 +173,11 @@ void validate_alias(const OptimizerRecipe& recipe) {
     fail_usage("optimizer",
                "estimator_clip is true, but clipping on each rank would bias the measurement of a vote; "
                "set it to false");
+  if (recipe.aggregate == "ef-mean")
+    fail_usage(
+        "optimizer",
+        "step is \"alias\", which measures the gradient that all ranks follow before aggregate \"ef-mean\" makes "
+        "it; use \"mean\" or \"vote\"");
   for (const auto& given : recipe.given_whole)
     if (const std::string reason = idle_reason(n, given.key); !reason.empty()) fail_key(given.place, reason);
   const auto of_main_role = [&](Role role) { return measures_step(recipe, role); };

@@ -6,6 +6,7 @@
 #include <sstream>
 #include <variant>
 
+#include "steepest/base/error.h"
 #include "steepest/optim/axes.h"
 #include "steepest/optim/plan.h"
 
@@ -14,8 +15,34 @@ namespace {
 
 using Rows = std::vector<std::vector<std::string>>;
 
-std::string wire(const RoleRecipe& role) {
-  return is_sign(role) ? "2 as votes, 2.02 as ef-mean, 64 as a mean" : "2.02 as ef-mean, 64 as a mean";
+// Aggregates that validate() accepts for the method: what measures its step sizes, for one, knows no "ef-mean".
+std::vector<std::string> aggregates(OptimizerRecipe recipe) {
+  std::vector<std::string> list;
+  for (const char* aggregate : {"vote", "ef-mean", "mean"}) {
+    recipe.aggregate = aggregate;
+    try {
+      validate(recipe);
+      list.emplace_back(aggregate);
+    } catch (const UsageError&) {
+    }
+  }
+  return list;
+}
+
+bool can_vote(const OptimizerRecipe& recipe, Role role) {
+  const std::vector<std::string> list = aggregates(recipe);
+  return is_sign(recipe.role(role)) && std::find(list.begin(), list.end(), "vote") != list.end();
+}
+
+std::string wire(const OptimizerRecipe& recipe, Role role) {
+  std::string text;
+  for (const std::string& aggregate : aggregates(recipe)) {
+    if (aggregate == "vote" && !is_sign(recipe.role(role))) continue;
+    text += concat(text.empty() ? "" : ", ", aggregate == "vote"      ? "2 as votes"
+                                             : aggregate == "ef-mean" ? "2.02 as ef-mean"
+                                                                      : "64 as a mean");
+  }
+  return text;
 }
 
 std::size_t state_bytes(const RoleRecipe& role, const Parameter& p) {
@@ -92,7 +119,7 @@ std::string method_table() {
   for (const Preset& preset : presets()) {
     const OptimizerRecipe recipe = recipe_of(preset);
     rows.push_back({preset.name, lr_text(recipe, Role::Matrix), state_bytes_text(recipe, Role::Matrix),
-                    wire(preset.roles[0]), preset.summary});
+                    wire(recipe, Role::Matrix), preset.summary});
   }
   return aligned(rows) + "State and wire are those of hidden matrices. `steepest methods NAME` tells all about one.\n";
 }
@@ -104,7 +131,7 @@ std::string method_page(const Preset& preset) {
   const OptimizerRecipe recipe = recipe_of(preset);
   for (const Role r : kRoles)
     rows.push_back(
-        {role_name(r), lr_text(recipe, r), state_bytes_text(recipe, r), wire(recipe.role(r)), formula(recipe, r)});
+        {role_name(r), lr_text(recipe, r), state_bytes_text(recipe, r), wire(recipe, r), formula(recipe, r)});
   out << aligned(rows) << "\nkeys of [optimizer] and [optimizer.ROLE] with their values here:\n";
   rows.clear();
   for (const Key<OptimizerRecipe>& key : optimizer_keys())
@@ -134,14 +161,16 @@ with any direction that makes sense.
 
 State is bytes per parameter beside weights and gradients, for a matrix of m rows and n columns. Wire is bits per parameter
 that a process sends in each step when there are many: 64 for a mean of fp32 gradients, 2 for votes, 2.02 for the 1-bit mean
-with error feedback.
+with error feedback. Named are the ways that the method can go: a measured step size needs the gradient that all ranks follow
+before they step, and so has no error feedback.
 
 | method | state | wire | what it is |
 |---|---|---|---|
 )";
   for (const Preset& preset : presets()) {
-    out << "| [`" << preset.name << "`](#" << preset.name << ") | " << state_bytes_text(recipe_of(preset), Role::Matrix)
-        << " | " << wire(preset.roles[0]) << " | " << preset.summary << " |\n";
+    const OptimizerRecipe recipe = recipe_of(preset);
+    out << "| [`" << preset.name << "`](#" << preset.name << ") | " << state_bytes_text(recipe, Role::Matrix) << " | "
+        << wire(recipe, Role::Matrix) << " | " << preset.summary << " |\n";
   }
   for (const Preset& preset : presets()) {
     out << "\n## " << preset.name << "\n\n"
@@ -150,7 +179,7 @@ with error feedback.
     const OptimizerRecipe recipe = recipe_of(preset);
     for (const auto& [names, role] : groups(recipe))
       out << "| " << names << " | `" << formula(recipe, role) << "` | " << lr_text(recipe, role) << " | "
-          << state_bytes_text(recipe, role) << " | " << wire(recipe.role(role)) << " |\n";
+          << state_bytes_text(recipe, role) << " | " << wire(recipe, role) << " |\n";
     if (preset.unverified.empty()) continue;
     out << "\nNot verified against the paper:\n\n";
     for (const std::string& doubt : preset.unverified) out << "- " << doubt << '\n';
@@ -173,7 +202,7 @@ std::string method_json(std::span<const Preset> presets) {
       }
       row["state_bytes_per_param"] = state_bytes_per_parameter(recipe, r);
       row["state_bytes"] = state_bytes_text(recipe, r);
-      row["wire_bits_per_param"] = wire_bits_per_parameter(role, is_sign(role));
+      row["wire_bits_per_param"] = wire_bits_per_parameter(role, can_vote(recipe, r));
     }
     const RoleRecipe& main = recipe.role(Role::Matrix);
     list.push_back({{"name", preset.name},
@@ -182,8 +211,9 @@ std::string method_json(std::span<const Preset> presets) {
                     {"formula", preset.formula},
                     {"roles", roles},
                     {"step", preset.step},
+                    {"aggregates", aggregates(recipe)},
                     {"state_bytes_per_param", state_bytes_per_parameter(recipe, Role::Matrix)},
-                    {"wire_bits_per_param", wire_bits_per_parameter(main, is_sign(main))},
+                    {"wire_bits_per_param", wire_bits_per_parameter(main, can_vote(recipe, Role::Matrix))},
                     {"unverified", preset.unverified}});
   }
   return list.dump(2) + "\n";

@@ -37,18 +37,10 @@ void refuse_training(const RunConfig& config) {
 
 // What measures its step sizes has to see what is stepped along.
 void refuse_alias(const RunConfig& config) {
-  if (config.optimizer.step != "alias") return;
-  const DistributedSection& distributed = config.distributed;
-  const std::string place = "[optimizer] step";
-  if (config.train.precision == "bf16-weights")
+  if (config.optimizer.step == "alias" && config.train.precision == "bf16-weights")
     fail_key("[train] precision",
              "is \"bf16-weights\", but step = \"alias\" measures displacements of the weights, which their rounding "
              "hides; use \"bf16\" or \"fp32\"");
-  if (distributed.aggregate == "ef-mean")
-    fail_key(
-        place,
-        "is \"alias\", which measures the gradient that all ranks follow before aggregate \"ef-mean\" makes it; use "
-        "\"mean\" or \"vote\"");
 }
 
 void refuse_votes(const RunConfig& config) {

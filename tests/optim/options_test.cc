@@ -2,8 +2,10 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 
+#include "steepest/kernels/operator_norm.h"
 #include "steepest/optim/axes.h"
 #include "steepest/optim/presets.h"
 #include "tests/optim/model.h"
@@ -50,6 +52,72 @@ std::vector<float> trained(const OptimizerRecipe& recipe, Role role) {
   for (const Parameter& p : parameters)
     if (p.role == role) all.insert(all.end(), floats(p.value).begin(), floats(p.value).end());
   return all;
+}
+
+// Directions without a norm of their own, which are stored and so can be measured.
+const std::vector<std::string> kMeasured = {"multinorm", "racs", "mano", "normuon", "sinkhorn_ema"};
+
+RoleRecipe scaled(const std::string& direction, const std::string& scaling) {
+  RoleRecipe role;
+  role.direction = direction;
+  role.scaling = scaling;
+  role.scale = 0.5;
+  role.lr = 0.25;
+  return role;
+}
+
+TEST(Scaling, TheOperatorNormOfWhatHasNoNormIsMeasured) {
+  for (const std::string& direction : kMeasured) {
+    for (const char* memory : {"none", "ema", "kept"}) {
+      OptimizerRecipe recipe = preset("sgd");
+      recipe.role(Role::Matrix) = scaled(direction, "opnorm");
+      recipe.role(Role::Matrix).memory = memory;
+      const std::vector<Parameter> parameters = make_parameters();
+      Optimizer optimizer(recipe, parameters, false);
+      for (std::uint64_t t = 0; t < 3; ++t) {
+        const std::vector<Parameter>& now = optimizer.parameters();
+        std::vector<at::Tensor> before;
+        for (const Parameter& p : now) before.push_back(p.value.detach().clone());
+        take_step(optimizer, t, 1);
+        for (std::size_t i = 0; i < now.size(); ++i) {
+          if (now[i].role != Role::Matrix) continue;
+          const at::Tensor moved = (before[i] - now[i].value.detach()).contiguous();
+          const auto rows = static_cast<std::size_t>(moved.size(0)), cols = static_cast<std::size_t>(moved.size(1));
+          const double expect = 0.25 * 0.5 * std::sqrt(static_cast<double>(rows) / static_cast<double>(cols));
+          std::vector<float> vectors;
+          const double same = operator_norm(moved.data_ptr<float>(), rows, cols, 20, vectors);
+          EXPECT_NEAR(same / expect, 1, 1e-4) << direction << ", " << memory << ", " << now[i].name;
+          const double largest = at::linalg_svdvals(moved.to(at::kDouble)).max().item<double>();
+          EXPECT_NEAR(largest / expect, 1.05, 0.051) << direction << ", " << memory << ": the power iteration is short";
+        }
+      }
+    }
+  }
+}
+
+TEST(Scaling, WhatHasNoNormHasNoUnitBallToScale) {
+  const auto refused = [](const std::string& direction, const std::string& scaling) -> std::string {
+    OptimizerRecipe recipe = preset("sgd");
+    recipe.role(Role::Matrix) = scaled(direction, scaling);
+    try {
+      validate(recipe);
+    } catch (const UsageError& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  for (const char* scaling : {"raw", "jordan", "fan_in"}) {
+    for (const std::string& direction : kMeasured) {
+      const std::string message = refused(direction, scaling);
+      EXPECT_NE(message.find(concat("direction \"", direction, "\" has no norm of its own")), std::string::npos)
+          << message;
+      EXPECT_TRUE(message.ends_with("use \"rms\" or \"opnorm\"")) << message;
+    }
+    EXPECT_TRUE(refused("identity", scaling).ends_with("use \"rms\""));
+  }
+  EXPECT_NE(refused("ef_sign", "opnorm").find("is not stored, so that it cannot be measured"), std::string::npos);
+  for (const char* direction : {"identity", "scaled_sign"})
+    EXPECT_NE(refused(direction, "opnorm").find("is as large as what it follows"), std::string::npos);
 }
 
 TEST(Options, ActOnlyOnRolesThatUseThem) {

@@ -116,6 +116,8 @@ TEST(Recipe, EveryPresetIsLegalAndVotesWhereItSigns) {
     // The authors' runs of ALIAS clip before they measure, which a vote cannot.
     const bool votes = std::any_of(row.roles.begin(), row.roles.end(), is_sign) && row.name != "alias_llm_paper";
     EXPECT_EQ(refusal([&] { validate(recipe); }) == "accepted", votes) << row.name;
+    recipe.aggregate = "ef-mean";
+    EXPECT_EQ(refusal([&] { validate(recipe); }) == "accepted", recipe.step != "alias") << row.name;
   }
 }
 
@@ -149,6 +151,34 @@ TEST(Table, JsonHasOneCompleteObjectPerMethod) {
     }
   }
   EXPECT_TRUE(expect.empty());
+}
+
+// The first line of `text` that begins so.
+std::string line_of(const std::string& text, const std::string& begin) {
+  const std::string whole = '\n' + text;
+  const std::size_t at = whole.find('\n' + begin);
+  return at == std::string::npos ? "no line" : whole.substr(at + 1, whole.find('\n', at + 1) - at);
+}
+
+TEST(Table, WireNamesTheAggregatesThatTheMethodCanUse) {
+  const std::map<std::string, std::pair<std::string, std::vector<std::string>>> expect = {
+      {"signum", {"2 as votes, 2.02 as ef-mean, 64 as a mean", {"vote", "ef-mean", "mean"}}},
+      {"sinkgd", {"2.02 as ef-mean, 64 as a mean", {"ef-mean", "mean"}}},
+      {"alias_adam", {"2.02 as ef-mean, 64 as a mean", {"ef-mean", "mean"}}},
+      {"alias", {"2 as votes, 64 as a mean", {"vote", "mean"}}},
+      {"alias_llm", {"2 as votes, 64 as a mean", {"vote", "mean"}}},
+      {"alias_llm_paper", {"64 as a mean", {"mean"}}},
+      {"alias_scale", {"64 as a mean", {"mean"}}}};
+  for (const auto& [name, wire] : expect) {
+    const auto& [text, aggregates] = wire;
+    const Preset& row = find_preset(name);
+    EXPECT_NE(line_of(method_table(), name + ' ').find(concat("  ", text, "  ")), std::string::npos) << name;
+    EXPECT_NE(line_of(method_markdown(), concat("| [`", name)).find(concat("| ", text, " |")), std::string::npos);
+    EXPECT_NE(line_of(method_page(row), "matrix ").find(concat("  ", text, "  ")), std::string::npos) << name;
+    const auto json = nlohmann::json::parse(method_json(std::span(&row, 1))).front();
+    EXPECT_EQ(json["aggregates"], nlohmann::json(aggregates)) << name;
+    EXPECT_EQ(json["wire_bits_per_param"], aggregates.front() == "vote" ? 2 : 64) << name;
+  }
 }
 
 TEST(Table, TextNamesEveryMethodAndKey) {

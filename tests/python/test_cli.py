@@ -1,6 +1,7 @@
 """The command line as the README promises it: help, exit codes, one plain sentence for every misuse."""
 
 import json
+import re
 import tomllib
 
 import pytest
@@ -69,7 +70,18 @@ def test_help_of_a_verb_lists_its_options(run, verb):
 def test_version(run):
     result = run("--version")
     assert result.returncode == 0
-    assert result.stdout.startswith("steepest 0.")
+    version, kernels = result.stdout.splitlines()
+    assert re.fullmatch(r"steepest \d+\.\d+\.\d+", version)
+    assert kernels.startswith("kernels: ")
+
+
+def test_version_names_the_kernels_and_how_to_force_them(run):
+    kernels = run("--version").stdout.splitlines()[1]
+    used, others = re.fullmatch(r"kernels: (\w+)(?: \(also (.*); STEEPEST_KERNELS=\w+ forces one\))?", kernels).groups()
+    for name in others.split(", ") if others else []:
+        forced = run("--version", env={"STEEPEST_KERNELS": name}).stdout.splitlines()[1]
+        assert forced.startswith(f"kernels: {name} (also {used}")
+    refused(run("--version", env={"STEEPEST_KERNELS": "abacus"}), "[STEEPEST_KERNELS]", "abacus", used)
 
 
 def test_no_verb(run):

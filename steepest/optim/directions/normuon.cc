@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "steepest/base/parallel.h"
+#include "steepest/kernels/float_mode.h"
 #include "steepest/kernels/reduce.h"
 #include "steepest/optim/axes.h"
 #include "steepest/optim/directions/spectral.h"
@@ -24,6 +25,7 @@ void map_normuon(const Operand& o, float* out, Scratch& scratch) {
   std::vector<double> factor(o.rows), sum(o.rows);
   const auto row = [&](std::size_t i) { return std::span<float>(out + i * o.cols, o.cols); };
   parallel_chunks(o.rows, kRows, [&](std::size_t begin, std::size_t end) {
+    const FloatMode mode;
     for (std::size_t i = begin; i < end; ++i) {
       const double squares = sum_of_squares(row(i)).sum_of_squares * unit * unit;
       moment[i] = static_cast<float>(beta * moment[i] + (1 - beta) * squares / static_cast<double>(o.cols));
@@ -35,6 +37,7 @@ void map_normuon(const Operand& o, float* out, Scratch& scratch) {
   for (const double s : sum) total += s;
   const double norm = total > 0 ? unit * std::sqrt(static_cast<double>(o.size()) / total) : 0;
   parallel_chunks(o.rows, kRows, [&](std::size_t begin, std::size_t end) {
+    const FloatMode mode;
     for (std::size_t i = begin; i < end; ++i) scale(row(i), static_cast<float>(norm * factor[i]));
   });
 }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "steepest/kernels/float_mode.h"
 #include "steepest/kernels/normalize.h"
 #include "steepest/optim/axes.h"
 #include "steepest/optim/directions/norms.h"
@@ -61,6 +62,7 @@ void inverse_roots(const float* x, std::size_t size, double factor, float* out) 
 
 void racs(const Operand& o, const Destination& to, DiagonalScratch& scratch) {
   if (o.size() == 0) return;
+  const FloatMode mode;
   float* q = o.state[0];
   float* s = o.state[1];
   float& phi = *o.state[2];

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <span>
 
+#include "steepest/kernels/float_mode.h"
 #include "steepest/kernels/reduce.h"
 #include "steepest/optim/directions/blocked_products.h"
 
@@ -28,6 +29,7 @@ float standardised(float x, const Standard& s) {
 void standardise_rows(const float* x, std::size_t rows, std::size_t cols, float* out) {
   const auto n = static_cast<double>(cols);
   parallel_chunks(rows, kTogether, [&](std::size_t begin, std::size_t end) {
+    const FloatMode mode;
     for (std::size_t i = begin; i < end; ++i) {
       const std::span<const float> row = {x + i * cols, cols};
       Standard s;
@@ -45,6 +47,7 @@ void standardise_rows(const float* x, std::size_t rows, std::size_t cols, float*
 void standardise_columns(const float* x, std::size_t rows, std::size_t cols, float* out) {
   const auto n = static_cast<double>(rows);
   parallel_chunks(cols, kTogether, [&](std::size_t begin, std::size_t end) {
+    const FloatMode mode;
     std::array<Standard, kTogether> s;
     std::array<double, kTogether> squares = {};
     const auto each = [&](const auto& body) {

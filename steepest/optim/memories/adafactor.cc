@@ -40,6 +40,7 @@ double update_moments(const Operand& o, double beta, double eps) {
       for (std::size_t j = 0; j < o.cols; ++j) sums[j] += static_cast<double>(g[j]) * static_cast<double>(g[j]);
     }
   });
+  const FloatMode mode;
   for (std::size_t k = 1; k < tiles; ++k)
     for (std::size_t j = 0; j < o.cols; ++j) partial[j] += partial[k * o.cols + j];
   double sum = 0;
@@ -58,6 +59,7 @@ double update_moments(const Operand& o, double beta, double eps) {
 
 // h <- h / sqrt(R_i C_j / sum R); returns its sum of squares.
 double divide(const Operand& o, double sum, Scratch& scratch) {
+  const FloatMode mode;
   std::vector<float>& column = scratch.floats(0, o.cols);
   for (std::size_t j = 0; j < o.cols; ++j)
     column[j] = static_cast<float>(1 / std::sqrt(static_cast<double>(o.state[1][j])));

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "steepest/base/parallel.h"
+#include "steepest/kernels/float_mode.h"
 #include "steepest/kernels/reduce.h"
 #include "steepest/optim/axes.h"
 
@@ -16,6 +17,7 @@ void remember_adam_mini(const Operand& o, Scratch&) {
   const MemoryNumbers ema = memory_numbers(Memory::Ema, n.beta1, 0, 0, o.t);
   const std::size_t blocks = extent_of(Extent::Blocks, o.rows, o.cols, o.block_rows), block = o.block_rows * o.cols;
   parallel_chunks(blocks, std::max<std::size_t>(1, (blocks + 63) / 64), [&](std::size_t first, std::size_t last) {
+    const FloatMode mode;
     for (std::size_t b = first; b < last; ++b) {
       const std::size_t begin = b * block, size = std::min(block, o.size() - begin);
       const double mean = sum_of_squares({o.h + begin, size}).sum_of_squares / static_cast<double>(size);

@@ -1,0 +1,35 @@
+"""Parts of methods that nothing else trains together, from the recipe to the checkpoint: three steps of each."""
+
+import math
+
+from test_distributed import ONE_THREAD
+from test_train import last_checkpoint, rows
+
+THREE = {"max_steps": 3, "warmup_steps": 0}
+
+
+def expect_trained(result, out):
+    """Three steps whose losses are numbers that move, and a checkpoint."""
+    assert result.returncode == 0, result.stderr
+    losses = [row["train/loss"] for row in rows(out)]
+    assert len(losses) == 3 and all(map(math.isfinite, losses)) and len(set(losses)) == 3
+    assert (last_checkpoint(out) / "model.safetensors").is_file()
+
+
+def test_muon_under_the_one_bit_mean(run, recipe, ranks, tmp_path):
+    out = tmp_path / "out"
+    checks = ["--distributed.aggregate", "ef-mean", "--distributed.replica-check-every", 1]
+    result = run("train", recipe("muon", **THREE), "--out", out, *checks, launcher=ranks(2), env=ONE_THREAD)
+    expect_trained(result, out)
+    assert "error feedback" in result.stdout + result.stderr
+
+
+def test_swan_beside_adam_whose_second_moment_starts_at_random(run, recipe, tmp_path):
+    out = tmp_path / "out"
+    head = ["--optimizer.head.v0", "random"]
+    result = run("train", recipe("swan", **THREE), "--out", out, *head)
+    expect_trained(result, out)
+    plain = tmp_path / "plain"
+    assert run("train", recipe("swan", **THREE), "--out", plain).returncode == 0
+    first, again = ([row["train/loss"] for row in rows(folder)] for folder in (out, plain))
+    assert first[0] == again[0] and first[1:] != again[1:], "the start of the second moment shows after the first step"
