@@ -140,7 +140,7 @@ def write(report, docs):
              *against_adamw(report.small), "", "![Validation loss of every method](images/results_loss.png)", "",
              "How much the learning rate matters:", "", "![Validation loss over the learning rate](images/results_rates.png)", "",
              *grid_table(report.small), ""]
-    if report.larger:
+    if any(any(result.grid) for result in report.larger):
         text += [f"## {plan.LARGER.name}", "", "The best six and AdamW, tuned again in the same way.", "", *loss_table(report.larger, report.larger_timing), "",
                  *against_adamw(report.larger), ""]
     if report.start_values:

@@ -72,7 +72,8 @@ AliasStep::AliasStep(const AliasNumbers& numbers, std::vector<AliasTensor> tenso
 
 void AliasStep::set_ranks(AliasRanks ranks) {
   ranks_ = std::move(ranks);
-  if (decided_.defined()) decided_ = floats(2 * vote_words());
+  const auto size = static_cast<std::int64_t>(2 * vote_words());
+  if (decided_.defined() && decided_.numel() != size) decided_ = at::zeros({size}, at::kFloat);
 }
 
 bool AliasStep::measures_after_update() const {

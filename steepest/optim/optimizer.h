@@ -94,7 +94,8 @@ class Optimizer {
   /// Instead of all of this, and of step(), when the gradient is not finite. Only momentum that is kept in the
   /// gradients is lost.
   void skip_step();
-  /// How the ranks of a vote agree on the step size; needed before the first needs_gradient() of a vote.
+  /// How the ranks of a vote agree on the step size; needed before the first needs_gradient() of a vote, and before
+  /// state() where votes have two planes.
   void set_ranks(AliasRanks ranks);
   /// The rule's numbers, the step size among them; null without the rule.
   const AliasState* measured() const;
