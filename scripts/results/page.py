@@ -136,7 +136,8 @@ def write(report, docs):
         text += [f"**{report.missing} runs of the plan have not been made yet.**", ""]
     text += [f"## {shape.name}", "", *loss_table(report.small, report.timing), "",
              "Embedding, head and vectors of the methods for matrices are trained by Adam at AdamW's best rate. \"edge\": the best rate is",
-             "the first or last of its grid, so a better one may lie beyond. Times are of short runs on an otherwise idle machine with 2 cores.", "",
+             "the first or last of its grid, so a better one may lie beyond. "
+             + ("Times are of short runs on an otherwise idle machine with 2 cores." if report.timing else "Times have not been measured yet."), "",
              *against_adamw(report.small), "", "![Validation loss of every method](images/results_loss.png)", "",
              "How much the learning rate matters:", "", "![Validation loss over the learning rate](images/results_rates.png)", "",
              *grid_table(report.small), ""]

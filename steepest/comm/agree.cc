@@ -128,16 +128,17 @@ std::optional<Divergence> compare_replicas(ProcessGroup& group, std::span<const 
                                         [](const auto& a, const auto& b) { return a.size() < b.size(); });
   Divergence found;
   if (2 * largest->size() <= hashes.size()) {
-    found.text = concat("the weights differ between ", rank_list(parties[0]), " (XXH3 ", hash_of(parties[0]), ") and ",
-                        rank_list(parties[1]), " (XXH3 ", hash_of(parties[1]), ") without a majority");
+    found.text =
+        concat("weights or shared state differ between ", rank_list(parties[0]), " (XXH3 ", hash_of(parties[0]),
+               ") and ", rank_list(parties[1]), " (XXH3 ", hash_of(parties[1]), ") without a majority");
     return found;
   }
   found.source = largest->front();
   for (const auto& ranks : parties)
     if (&ranks != &*largest) found.minority.insert(found.minority.end(), ranks.begin(), ranks.end());
   std::sort(found.minority.begin(), found.minority.end());
-  found.text = concat("the weights of ", rank_list(found.minority), " differ from those of the other ", largest->size(),
-                      " (XXH3 ", hash_of(found.minority), ", the others ", hash_of(*largest), ')');
+  found.text = concat("weights or shared state of ", rank_list(found.minority), " differ from those of the other ",
+                      largest->size(), " (XXH3 ", hash_of(found.minority), ", the others ", hash_of(*largest), ')');
   return found;
 }
 

@@ -24,7 +24,7 @@ void require_equal(ProcessGroup& group, std::string_view what, const std::string
 struct Divergence {
   std::vector<int> minority;  ///< ranks that differ from more than half of all, which are equal; empty without such
   int source = 0;             ///< the lowest of the equal ones
-  std::string text;           ///< "the weights of rank 1 differ from those of the other 2 (XXH3 ..., the others ...)"
+  std::string text;           ///< "weights or shared state of rank 1 differ from those of the other 2 (XXH3 ...)"
 };
 
 /// Whether the 64-bit XXH3 of the concatenated `weights` is the same everywhere; if not, the same account of it on all

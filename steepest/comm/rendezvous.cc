@@ -120,16 +120,18 @@ void write(const Store& store, const std::string& key, const std::string& value)
   store->set(key, std::vector<std::uint8_t>(value.begin(), value.end()));
 }
 
-// In an honest job proofs differ for one of two reasons. The number of ranks is told openly, so that it can be named.
+// In an honest job proofs differ for one of two reasons. The number of ranks is told openly, so that it can be named;
+// a stranger may have written anything for it.
 [[noreturn]] void fail_strange(const Launch& launch, const std::string& who, const std::string& ranks) {
   const std::string here = concat("rank ", launch.rank, " of ", launch.world_size, ": ");
-  if (ranks != std::to_string(launch.world_size))
+  const bool number = !ranks.empty() && ranks.size() < 10 && ranks.find_first_not_of("0123456789") == std::string::npos;
+  if (number && ranks != std::to_string(launch.world_size))
     fail("distributed", here, who, " was started for ", ranks, " ranks, this one for ", launch.world_size,
          "; start all ranks of a job with the same WORLD_SIZE");
   fail("distributed", here, who, " has another STEEPEST_JOB_TOKEN than this one; set the same for all ranks of a job");
 }
 
-// Of two words, the one that is asked for; a stranger may have written anything.
+// The first word, or all that follows it; a stranger may have written anything.
 std::string word(const std::string& text, int place) {
   const std::size_t space = text.find(' ');
   if (place == 0) return text.substr(0, space);
