@@ -49,8 +49,8 @@ if phase "build" scripts/build.sh release; then
   else
     phase "unit tests" ctest_in build unit -LE '^fuzz_brief$'
     phase "Python tests" python_tests tests/python tests/install
-    phase "address and undefined behaviour sanitizers, fuzzing" sanitized asan 'base|data|comm|model|fuzz_brief' \
-      test_base test_data test_comm test_model test_fuzz
+    phase "address and undefined behaviour sanitizers, fuzzing" sanitized asan 'base|kernels|data|comm|model|fuzz_brief' \
+      test_base test_kernels test_data test_comm test_model test_fuzz
     phase "thread sanitizer" sanitized tsan 'comm' test_comm
   fi
 fi

@@ -97,6 +97,10 @@ def against_adamw(results):
     return lines
 
 
+def remarks(results):
+    return [line for result in results if result.method.remark and result.losses for line in (f"{result.method.label}: {result.method.remark}", "")]
+
+
 def grid_table(results):
     lines = ["| method | " + " | ".join(f"x {factor:g}" for factor in plan.FACTORS) + " |",
              "|---|" + "---|" * len(plan.FACTORS)]
@@ -138,7 +142,7 @@ def write(report, docs):
              "Embedding, head and vectors of the methods for matrices are trained by Adam at AdamW's best rate. \"edge\": the best rate is",
              "the first or last of its grid, so a better one may lie beyond. "
              + ("Times are of short runs on an otherwise idle machine with 2 cores." if report.timing else "Times have not been measured yet."), "",
-             *against_adamw(report.small), "", "![Validation loss of every method](images/results_loss.png)", "",
+             *remarks(report.small), *against_adamw(report.small), "", "![Validation loss of every method](images/results_loss.png)", "",
              "How much the learning rate matters:", "", "![Validation loss over the learning rate](images/results_rates.png)", "",
              *grid_table(report.small), ""]
     if any(any(result.grid) for result in report.larger):

@@ -29,7 +29,7 @@ TEST(OperatorNorm, OfDiagonalsAndRankOne) {
 TEST(OperatorNorm, EveryTargetAndThreadCountGivesTheSameBits) {
   std::vector<float> x(150 * 67), memory;
   fill_normal(x, {.seed = 3}, 0, 1);
-  set_kernel_target("scalar");
+  use_plainest_target();
   const double expect = operator_norm(x.data(), 150, 67, 12, memory);
   // Gaussian: about sqrt(150) + sqrt(67).
   EXPECT_NEAR(expect, std::sqrt(150.0) + std::sqrt(67.0), 1.5);
