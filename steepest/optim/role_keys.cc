@@ -120,6 +120,15 @@ std::vector<Key<RoleRecipe>> make_keys() {
                  "the memory adafactor multiplies updates by max(1e-3, RMS of the weights)"),
       keys::number("block", &R::block, 1, 1e9,
                    "values of a tensor that share a scale in scaled_sign and ef_sign; default 4096"),
+      keys::number("rank", &R::rank, 0, 1e6,
+                   "r of the memories galore, fira and apollo, at most the shorter side of the matrix; default 0: a "
+                   "quarter of that side"),
+      keys::number("refresh", &R::refresh, 1, 1e9,
+                   "steps from one projection of galore, fira or apollo to the next; default 200"),
+      keys::text(
+          "scale_type", &R::scale_type, {"channel", "tensor"},
+          "factors that apollo has for a gradient: one for each channel, which is an entry of the longer side, or "
+          "one for each tensor; default channel"),
   };
   for (Key<R>& key : table) {
     // What is printed is what is in effect: defaults filled in, unused keys left out.

@@ -62,8 +62,9 @@ std::string signature(const std::string& method, std::uint64_t steps = 20) {
 
 // What passes through libtorch's matrix products has the bits of this kind of CPU: no stored hash.
 bool by_products(const Preset& row) {
-  return std::any_of(row.roles.begin(), row.roles.end(),
-                     [](const RoleRecipe& role) { return find_direction(role.direction).by_products; });
+  return std::any_of(row.roles.begin(), row.roles.end(), [](const RoleRecipe& role) {
+    return find_memory(role.memory).by_products || find_direction(role.direction).by_products;
+  });
 }
 
 TEST(Signature, PresetsWithMatrixProductsAgreeWithThemselves) {
