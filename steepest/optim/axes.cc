@@ -129,7 +129,7 @@ std::span<const MemoryRow> memories() {
        0.999,
        1e-8,
        "P: first r left singular vectors of g every refresh steps, R = P'g, N = Adam(R; b1, b2, eps), "
-       "h = P N + eta (g - P R) diag(|N_j|/|R_j|)",
+       "h = P N + eta (g - P R) diag(norm(N_j)/norm(R_j))",
        false,
        nullptr,
        true},
@@ -142,7 +142,7 @@ std::span<const MemoryRow> memories() {
        0.999,
        1e-8,
        "P: normal numbers of variance 1/r, new every refresh steps, R = P g, N = Adam(R; b1, b2, eps), "
-       "h = eta g diag(|N_j|/|R_j|)",
+       "h = eta g diag(norm(N_j)/norm(R_j))",
        false,
        nullptr,
        true},

@@ -188,7 +188,8 @@ std::string formula(const RoleRecipe& role) {
   h = substitute(h, "b2", plain_number(n.beta2));
   h = substitute(h, "eps", plain_number(n.eps));
   h = substitute(h, "refresh", concat(role.refresh));
-  if (role.scale_type == "tensor" && uses_key(role, "scale_type")) h = substitute(h, "diag(|N_j|/|R_j|)", "|N|/|R|");
+  if (role.scale_type == "tensor" && uses_key(role, "scale_type"))
+    h = substitute(h, "diag(norm(N_j)/norm(R_j))", "norm(N)/norm(R)");
   std::string d = substitute(find_direction(role.direction).formula, "b", plain_number(n.direction_momentum));
   if (role.memory == "none") {
     h.clear();
