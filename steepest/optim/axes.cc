@@ -14,6 +14,7 @@
 #include "steepest/optim/directions/swan.h"
 #include "steepest/optim/memories/adafactor.h"
 #include "steepest/optim/memories/adam_mini.h"
+#include "steepest/optim/memories/low_rank.h"
 
 namespace steepest {
 namespace {
@@ -107,6 +108,44 @@ std::span<const MemoryRow> memories() {
        1e-8,
        "m <- b1 m + (1-b1) g, v <- b2 v + (1-b2) mean over the block of g^2, "
        "h = (m/(1-b1^t)) / (sqrt(v/(1-b2^t)) + eps)"},
+      {"galore",
+       std::nullopt,
+       remember_galore,
+       galore_states(),
+       {"beta1", "beta2", "eps", "rank", "refresh"},
+       0.9,
+       0.999,
+       1e-8,
+       "P: first r left singular vectors of g every refresh steps, R = P'g, h = P Adam(R; b1, b2, eps)",
+       false,
+       nullptr,
+       true},
+      {"fira",
+       std::nullopt,
+       remember_fira,
+       fira_states(),
+       {"beta1", "beta2", "eps", "rank", "refresh"},
+       0.9,
+       0.999,
+       1e-8,
+       "P: first r left singular vectors of g every refresh steps, R = P'g, N = Adam(R; b1, b2, eps), "
+       "h = P N + eta (g - P R) diag(norm(N_j)/norm(R_j))",
+       false,
+       nullptr,
+       true},
+      {"apollo",
+       std::nullopt,
+       remember_apollo,
+       apollo_states(),
+       {"beta1", "beta2", "eps", "rank", "refresh", "scale_type"},
+       0.9,
+       0.999,
+       1e-8,
+       "P: normal numbers of variance 1/r, new every refresh steps, R = P g, N = Adam(R; b1, b2, eps), "
+       "h = eta g diag(norm(N_j)/norm(R_j))",
+       false,
+       nullptr,
+       true},
   };
   return rows;
 }
@@ -314,7 +353,8 @@ std::vector<StateSpec> needed_states(const RoleRecipe& role) {
   return needed;
 }
 
-std::size_t extent_of(Extent extent, std::size_t rows, std::size_t cols, std::size_t block_rows) {
+std::size_t extent_of(Extent extent, const RoleRecipe& role, std::size_t rows, std::size_t cols,
+                      std::size_t block_rows) {
   switch (extent) {
     case Extent::Full:
       return rows * cols;
@@ -326,6 +366,10 @@ std::size_t extent_of(Extent extent, std::size_t rows, std::size_t cols, std::si
       return (rows + block_rows - 1) / block_rows;
     case Extent::One:
       return 1;
+    case Extent::Subspace:
+      return subspace_rank(role, rows, cols) * std::max(rows, cols);
+    case Extent::Basis:
+      return subspace_rank(role, rows, cols) * std::min(rows, cols);
   }
   return 0;
 }

@@ -35,6 +35,7 @@ struct MemoryRow {
   std::string formula;            ///< of h, in terms of g
   bool owns_gradient = false;     ///< the momentum is kept in the gradient buffer: scaled by beta1 instead of zeroed
   bool (*reads_weights)(const RoleRecipe& role) = nullptr;  ///< whether `remember` does; null: never
+  bool by_products = false;  ///< libtorch's matrix products: the bits differ between kinds of CPUs
 };
 
 struct DirectionRow {
@@ -90,7 +91,8 @@ void map_direction(const Operand& operand, float* out, Scratch& scratch);
 /// The specs of both axes that this role needs, memory first.
 std::vector<StateSpec> needed_states(const RoleRecipe& role);
 
-/// Entries of a state array.
-std::size_t extent_of(Extent extent, std::size_t rows, std::size_t cols, std::size_t block_rows);
+/// Entries of a state array of that role.
+std::size_t extent_of(Extent extent, const RoleRecipe& role, std::size_t rows, std::size_t cols,
+                      std::size_t block_rows);
 
 }  // namespace steepest

@@ -107,7 +107,8 @@ Operand Buffers::operand(std::size_t i, std::uint64_t t, bool of_direction) cons
   std::size_t next = 0;
   auto state = arrays(i, memory(i).states, next);
   if (of_direction) state = arrays(i, direction(i).states, next);
-  return {role(i), t, shape.rows, shape.cols, shape.block_rows, weights(i), gradient(i), state};
+  return {role(i),    t,           shape.rows, shape.cols,  shape.block_rows,
+          weights(i), gradient(i), state,      recipe.seed, static_cast<std::uint32_t>(i)};
 }
 
 Operand Buffers::memory_operand(std::size_t i, std::uint64_t t) const {

@@ -28,7 +28,7 @@ std::array<float*, kMostStates> arrays(const RoleRecipe& role, const std::vector
   std::array<float*, kMostStates> list = {};
   for (std::size_t k = 0; k < specs.size(); ++k) {
     if (specs[k].needed && !specs[k].needed(role)) continue;
-    states[k].resize(extent_of(specs[k].extent, p.rows, p.cols, p.block_rows));
+    states[k].resize(extent_of(specs[k].extent, role, p.rows, p.cols, p.block_rows));
     list[k] = states[k].data();
   }
   return list;
@@ -75,7 +75,9 @@ std::vector<float> composed_memory(const RoleRecipe& role, std::uint64_t t, Comp
   const auto state = arrays(role, row.states, p, p.memory);
   if (!row.elementwise) {
     Scratch scratch;
-    row.remember({role, t, p.rows, p.cols, p.block_rows, p.weights.data(), h.data(), state}, scratch);
+    row.remember(
+        {role, t, p.rows, p.cols, p.block_rows, p.weights.data(), h.data(), state, p.noise.seed, p.noise.tensor},
+        scratch);
     return h;
   }
   const Memory kind = *row.elementwise;

@@ -15,7 +15,7 @@ namespace steepest {
 struct ComposedParameter {
   Role role = Role::Matrix;
   std::size_t rows = 0, cols = 0, block_rows = 1;
-  StreamKey noise = {};  ///< seed, tensor and worker of the noisy sign; the step is filled in
+  StreamKey noise = {};  ///< seed and tensor of random numbers, and worker of the noisy sign; the step is filled in
   std::vector<float> weights, gradient;
   std::array<std::vector<float>, kMostStates> memory = {},
                                               direction = {};  ///< state arrays; empty: zeros to begin with

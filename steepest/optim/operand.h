@@ -13,8 +13,9 @@
 
 namespace steepest {
 
-/// Entries of a state array of a tensor of rows x cols. Blocks: one for every block_rows rows.
-enum class Extent { Full, Rows, Cols, Blocks, One };
+/// Entries of a state array of a tensor of rows x cols. Blocks: one for every block_rows rows. Subspace and Basis: r
+/// for each entry of the longer or of the shorter side, r = subspace_rank().
+enum class Extent { Full, Rows, Cols, Blocks, One, Subspace, Basis };
 
 struct StateSpec {
   std::string name;
@@ -22,7 +23,7 @@ struct StateSpec {
   bool (*needed)(const RoleRecipe& role) = nullptr;  ///< null: always
 };
 
-inline constexpr std::size_t kMostStates = 3;  ///< of one memory or direction
+inline constexpr std::size_t kMostStates = 4;  ///< of one memory or direction
 
 /// One tensor, row-major; a vector of n is 1 x n.
 struct Operand {
@@ -33,7 +34,9 @@ struct Operand {
   float* weights = nullptr;    ///< null where 16-bit weights have not been widened
   float* h = nullptr;          ///< the gradient for a memory; for a direction what to follow, not to be changed
   std::array<float*, kMostStates> state =
-      {};  ///< in the order of the row's specs, null where not needed; zeros at first
+      {};                    ///< in the order of the row's specs, null where not needed; zeros at first
+  std::uint64_t seed = 0;    ///< of the optimizer's random numbers,
+  std::uint32_t tensor = 0;  ///< and which tensor this is in them
 
   std::size_t size() const { return rows * cols; }
 };

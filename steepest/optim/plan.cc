@@ -27,7 +27,7 @@ Layout lay_out(const OptimizerRecipe& recipe, std::span<const PlannedParameter> 
       p = {shape, part, offset, {}};
       offset += shape.size();
       for (const StateSpec& spec : needed_states(role)) {
-        const std::size_t size = extent_of(spec.extent, shape.rows, shape.cols, shape.block_rows);
+        const std::size_t size = extent_of(spec.extent, role, shape.rows, shape.cols, shape.block_rows);
         p.states.push_back({spec, layout.state_size, size});
         layout.state_size += size;
       }

@@ -1,5 +1,7 @@
 #include "steepest/optim/presets.h"
 
+#include <cmath>
+
 namespace steepest {
 namespace {
 
@@ -89,6 +91,14 @@ RoleRecipe noisy(RoleRecipe r, double deviation) {
   return r;
 }
 
+// One factor for the whole gradient, from one dimension.
+RoleRecipe apollo_mini() {
+  RoleRecipe r = with_scale(role("apollo", "identity", 0.01), std::sqrt(128.0));
+  r.rank = 1;
+  r.scale_type = "tensor";
+  return r;
+}
+
 RoleRecipe adafactor() {
   RoleRecipe r = role("adafactor", "identity", 1e-2);
   r.scale_parameter = true;
@@ -123,6 +133,18 @@ AliasNumbers authors_language_model() {
   n.L0 = 0;
   n.estimator_clip = true;
   return n;
+}
+
+constexpr const char* kApolloPaper = "APOLLO: SGD-like Memory, AdamW-level Performance, arXiv 2412.05270";
+
+// What holds of all members of that family.
+std::vector<std::string> with_low_rank_doubts(std::vector<std::string> doubts) {
+  doubts.insert(doubts.begin(), "the formula, which is that of the published code");
+  for (const char* doubt : {"eps: 1e-8 here, 1e-6 in the published code, which adds it before the bias correction",
+                            "square matrices: projected from the left here, from the right in the published code",
+                            "Adam's learning rate for embedding, head and vectors"})
+    doubts.emplace_back(doubt);
+  return doubts;
 }
 
 constexpr const char* kAliasPaper = "Sign-SGD via Parameter-Free Optimization (ALIAS), arXiv 2506.03725";
@@ -316,6 +338,32 @@ std::span<const Preset> presets() {
        matrices(with_momentum(role("none", "racs", 0.02), 0.9), 1e-3),
        {"the start of the averages: at zero the first step would be 10 times larger",
         "Adam's learning rate for embedding, head and vectors"}},
+      {"galore", "Adam in the span of the gradient's first singular vectors on matrices; Adam on the rest",
+       "GaLore: Memory-Efficient LLM Training by Gradient Low-Rank Projection, arXiv 2403.03507",
+       "P: first r left singular vectors of g, new every 200 steps; R = P'g; x <- x - lr 0.25 P Adam(R)",
+       matrices(with_scale(role("galore", "identity", 0.01), 0.25), 1e-3), with_low_rank_doubts({})},
+      {"fira",
+       "GaLore and what it leaves of the gradient, scaled like Adam scales the rest of its column; Adam on other roles",
+       "Fira: Can We Achieve Full-rank Training of LLMs Under Low-rank Constraint?, arXiv 2410.01623",
+       "R = P'g as in galore; N = Adam(R); S = (g - P R) diag(|N_j|/|R_j|), its norm growing by at most 1 %; "
+       "x <- x - lr 0.25 (P N + S)",
+       matrices(with_scale(role("fira", "identity", 0.01), 0.25), 1e-3),
+       with_low_rank_doubts({"alpha, 0.25: it scales all of the update here, but P N and P R in the published code",
+                             "the limiter before (published code) or after the bias correction"})},
+      {"apollo",
+       "columns of the gradient scaled as Adam scales a random projection of them, on matrices; Adam on the rest",
+       kApolloPaper,
+       "R = P g, P normal of variance 1/r, new every 200 steps; N = Adam(R); S = g diag(|N_j|/|R_j|), its norm growing "
+       "by at most 1 %; x <- x - lr S",
+       matrices(role("apollo", "identity", 0.01), 1e-3),
+       with_low_rank_doubts({"the limiter before (published code) or after the bias correction"})},
+      {"apollo_mini",
+       "gradient scaled as Adam scales one random projection of it, one factor a matrix; Adam on the rest",
+       kApolloPaper,
+       "R = p g, p normal, new every 200 steps; N = Adam(R); S = g |N|/|R|, its norm growing by at most 1 %; "
+       "x <- x - lr sqrt(128) S",
+       matrices(apollo_mini(), 1e-3),
+       with_low_rank_doubts({"the limiter before (published code) or after the bias correction"})},
       {"alias",
        "sign of the gradient with a measured step size; nothing to tune",
        kAliasPaper,

@@ -31,6 +31,10 @@ std::string plain_number(double x) {
   return concat(x);
 }
 
+bool of_subspace(const StateSpec& spec) {
+  return spec.extent == Extent::Subspace || spec.extent == Extent::Basis;
+}
+
 // Why the role's scale policy means nothing to its direction, to stand behind the two in a message; empty if it does.
 // An operator norm can be measured of whatever is stored; the other policies need the norm of the direction's ball.
 std::string scaling_refusal(const RoleRecipe& role) {
@@ -146,18 +150,28 @@ double main_lr(const OptimizerRecipe& recipe) {
 int state_bytes_per_parameter(const RoleRecipe& role) {
   int bytes = 0;
   for (const StateSpec& spec : needed_states(role))
-    if (spec.extent == Extent::Full) bytes += static_cast<int>(sizeof(float));
+    if (spec.extent == Extent::Full)
+      bytes += static_cast<int>(sizeof(float));
+    else if (of_subspace(spec) && role.rank == 0)
+      ++bytes;
   return bytes;
 }
 
 std::string state_bytes_text(const RoleRecipe& role) {
-  std::string text = concat(state_bytes_per_parameter(role));
+  std::int64_t each = 0, shorter = 0;  // bytes of a weight and of an entry of the longer side
+  std::string text;
   for (const StateSpec& spec : needed_states(role)) {
+    if (spec.extent == Extent::Full) each += 4;
+    if (spec.extent == Extent::Subspace) (role.rank == 0 ? each : shorter) += role.rank == 0 ? 1 : 4 * role.rank;
+    if (spec.extent == Extent::Basis)
+      text += role.rank == 0 ? " + min(m,n)/max(m,n)" : concat(" + ", 4 * role.rank, "/max(m,n)");
     if (spec.extent == Extent::Rows) text += " + 4/n";
     if (spec.extent == Extent::Cols) text += " + 4/m";
     if (spec.extent == Extent::Blocks) text += " + 4/(n rows per block)";
     if (spec.extent == Extent::One) text += " + 4/(mn)";
   }
+  if (shorter > 0) text = concat(" + ", shorter, "/min(m,n)", text);
+  text = concat(each, text);
   return text.starts_with("0 + ") ? text.substr(4) : text;
 }
 
@@ -173,6 +187,9 @@ std::string formula(const RoleRecipe& role) {
   h = substitute(h, "b1", plain_number(n.beta1));
   h = substitute(h, "b2", plain_number(n.beta2));
   h = substitute(h, "eps", plain_number(n.eps));
+  h = substitute(h, "refresh", concat(role.refresh));
+  if (role.scale_type == "tensor" && uses_key(role, "scale_type"))
+    h = substitute(h, "diag(norm(N_j)/norm(R_j))", "norm(N)/norm(R)");
   std::string d = substitute(find_direction(role.direction).formula, "b", plain_number(n.direction_momentum));
   if (role.memory == "none") {
     h.clear();

@@ -53,6 +53,9 @@ struct RoleRecipe {
   double clip_threshold = 1;                ///< adafactor's d
   bool scale_parameter = false;             ///< adafactor's update is multiplied by max(1e-3, RMS(x))
   std::int64_t block = 4096;
+  std::int64_t rank = 0;               ///< of the memories galore, fira and apollo; 0: a quarter of the shorter side
+  std::int64_t refresh = 200;          ///< updates from one of their projections to the next
+  std::string scale_type = "channel";  ///< of apollo: a factor for each "channel" or for each "tensor"
 };
 
 /// A whole optimizer. `aggregate` is "mean", "vote" or "ef-mean".
@@ -124,8 +127,8 @@ void validate(const OptimizerRecipe& recipe);
 /// Sentences for the user about legal but doubtful numbers (weight decay that fp32 loses).
 std::vector<std::string> warnings(const OptimizerRecipe& recipe);
 
-/// Optimizer state of one fp32 parameter of this role, in bytes, in the limit of large matrices: arrays with an entry
-/// per row or column count nothing.
+/// Optimizer state of one fp32 parameter of this role, in bytes, in the limit of large square matrices: arrays with an
+/// entry, or a fixed number of them, per row or column count nothing.
 int state_bytes_per_parameter(const RoleRecipe& role);
 
 /// What the step rule keeps beside it, in bytes: the arrays of alias_step.h, or the signs of paper_scale.h. `voted`:
@@ -139,7 +142,8 @@ std::string state_bytes_text(const OptimizerRecipe& recipe, Role role);
 /// "0.001", or "measured".
 std::string lr_text(const OptimizerRecipe& recipe, Role role);
 
-/// All of it, for a matrix of m rows and n columns: "4 + 4/n" (an array with an entry for each row adds 4/n).
+/// All of it, for a matrix of m rows and n columns: "4 + 4/n" (an array with an entry for each row adds 4/n). The rank
+/// that is a quarter of a side counts as exactly that, and larger ranks than the matrix has are not cut.
 std::string state_bytes_text(const RoleRecipe& role);
 
 /// Bits that one worker sends per parameter and step in the limit of many workers: 64 for a mean of fp32 gradients

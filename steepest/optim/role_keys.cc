@@ -54,9 +54,10 @@ std::vector<Key<RoleRecipe>> make_keys() {
       keys::number(
           "momentum", &R::momentum, 0, kLargestBeta,
           "b of the memories ema and nesterov (default 0.9) and of the directions sinkhorn_ema (0.95) and racs (0.9)"),
-      keys::number("beta1", &R::beta1, 0, kLargestBeta, "b1 of the memories lion and adam; default 0.9"),
+      keys::number("beta1", &R::beta1, 0, kLargestBeta,
+                   "b1 of the memory lion and of adam and its relatives; default 0.9"),
       keys::number("beta2", &R::beta2, 0, kLargestBeta,
-                   "b2 of the memories lion (default 0.99) and adam (default 0.999)"),
+                   "b2 of the memory lion (default 0.99) and of adam and its relatives (0.999)"),
       keys::number("eps", &R::eps, 1e-30, 1, "eps of the memory adam; default 1e-8"),
       keys::number("scale", &R::scale, 1e-9, 1e9,
                    "factor on the direction, whose RMS is 1 for sign and sinkhorn; default 1, sinkhorn 0.05; "
@@ -120,6 +121,15 @@ std::vector<Key<RoleRecipe>> make_keys() {
                  "the memory adafactor multiplies updates by max(1e-3, RMS of the weights)"),
       keys::number("block", &R::block, 1, 1e9,
                    "values of a tensor that share a scale in scaled_sign and ef_sign; default 4096"),
+      keys::number("rank", &R::rank, 0, 1e6,
+                   "r of the memories galore, fira and apollo, at most the shorter side of the matrix; default 0: a "
+                   "quarter of that side"),
+      keys::number("refresh", &R::refresh, 1, 1e9,
+                   "steps from one projection of galore, fira or apollo to the next; default 200"),
+      keys::text(
+          "scale_type", &R::scale_type, {"channel", "tensor"},
+          "factors that apollo has for a gradient: one for each channel, which is an entry of the longer side, or "
+          "one for each tensor; default channel"),
   };
   for (Key<R>& key : table) {
     // What is printed is what is in effect: defaults filled in, unused keys left out.

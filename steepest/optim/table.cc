@@ -49,7 +49,7 @@ std::size_t state_bytes(const RoleRecipe& role, const Parameter& p) {
   const PlannedParameter shape = planned(p);
   std::size_t entries = 0;
   for (const StateSpec& spec : needed_states(role))
-    entries += extent_of(spec.extent, shape.rows, shape.cols, shape.block_rows);
+    entries += extent_of(spec.extent, role, shape.rows, shape.cols, shape.block_rows);
   return sizeof(float) * entries;
 }
 

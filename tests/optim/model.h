@@ -71,6 +71,7 @@ inline std::vector<ComposedParameter> compose(const std::vector<Parameter>& para
     list.push_back({.role = p.role,
                     .rows = matrix ? static_cast<std::size_t>(p.value.size(0)) : 1,
                     .cols = matrix ? static_cast<std::size_t>(p.value.size(1)) : x.size(),
+                    .noise = {.seed = OptimizerRecipe{}.seed, .tensor = static_cast<std::uint32_t>(list.size())},
                     .weights = {x.begin(), x.end()},
                     .gradient = std::vector<float>(x.size())});
   }

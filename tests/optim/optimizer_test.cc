@@ -348,8 +348,9 @@ TEST(Optimizer, StateBytesAreTheTables) {
     double step = 0;
     for (const Parameter& p : parameters) {
       const PlannedParameter shape = planned(p);
-      for (const StateSpec& spec : needed_states(row.roles[static_cast<std::size_t>(p.role)]))
-        expect += sizeof(float) * extent_of(spec.extent, shape.rows, shape.cols, shape.block_rows);
+      const RoleRecipe& role = row.roles[static_cast<std::size_t>(p.role)];
+      for (const StateSpec& spec : needed_states(role))
+        expect += sizeof(float) * extent_of(spec.extent, role, shape.rows, shape.cols, shape.block_rows);
       step += step_bytes_per_parameter(preset(row.name), p.role, false) * static_cast<double>(p.value.numel());
     }
     for (const StateTensor& s : optimizer.state())

@@ -132,9 +132,10 @@ TEST(Table, JsonHasOneCompleteObjectPerMethod) {
   const auto list = nlohmann::json::parse(method_json(presets()));
   ASSERT_EQ(list.size(), presets().size());
   std::map<std::string, std::pair<int, int>> expect = {
-      {"adamw", {8, 64}}, {"sgd", {0, 64}},    {"signsgd", {0, 2}},         {"signum", {4, 2}},
-      {"lion", {4, 2}},   {"sinkgd", {0, 64}}, {"scale", {0, 64}},          {"rmnp", {4, 64}},
-      {"mano", {4, 64}},  {"racs", {0, 64}},   {"scaled_signsgd", {0, 64}}, {"ef_signsgd", {4, 64}}};
+      {"adamw", {8, 64}},  {"sgd", {0, 64}},    {"signsgd", {0, 2}},         {"signum", {4, 2}},
+      {"lion", {4, 2}},    {"sinkgd", {0, 64}}, {"scale", {0, 64}},          {"rmnp", {4, 64}},
+      {"mano", {4, 64}},   {"racs", {0, 64}},   {"scaled_signsgd", {0, 64}}, {"ef_signsgd", {4, 64}},
+      {"galore", {3, 64}}, {"fira", {3, 64}},   {"apollo", {2, 64}},         {"apollo_mini", {0, 64}}};
   for (const auto& row : list) {
     for (const char* field : {"name", "paper", "formula", "roles", "state_bytes_per_param", "wire_bits_per_param"})
       EXPECT_TRUE(row.contains(field)) << field;

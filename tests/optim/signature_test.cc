@@ -62,8 +62,9 @@ std::string signature(const std::string& method, std::uint64_t steps = 20) {
 
 // What passes through libtorch's matrix products has the bits of this kind of CPU: no stored hash.
 bool by_products(const Preset& row) {
-  return std::any_of(row.roles.begin(), row.roles.end(),
-                     [](const RoleRecipe& role) { return find_direction(role.direction).by_products; });
+  return std::any_of(row.roles.begin(), row.roles.end(), [](const RoleRecipe& role) {
+    return find_memory(role.memory).by_products || find_direction(role.direction).by_products;
+  });
 }
 
 TEST(Signature, PresetsWithMatrixProductsAgreeWithThemselves) {
@@ -93,6 +94,10 @@ const std::map<std::string, Fingerprint> kFingerprints = {
     {"scion_unconstrained", {0.277929417, 0.823877439, 0.135723, 0.066929528, 0.297501432, 0.812441438}},
     {"scion_light", {0.186847708, 0.385370315, 0.0898918084, 0.0951153909, 0.20351984, 0.389116972}},
     {"sinkgd_deepseek", {0.00359314228, 0.0100051545, 0.00354613133, 0.00162085426, 0.021477478, 0.0523182859}},
+    {"galore", {0.0793476744, 0.174636282, 0.0747760797, -0.104004208, 0.489380416, 1.54240938}},
+    {"fira", {0.118121509, 0.361509415, 0.113361531, 0.0264169235, 0.667843636, 1.70753547}},
+    {"apollo", {0.282854982, 0.778809079, 0.261689193, 0.143196818, 1.35899824, 2.72299573}},
+    {"apollo_mini", {0.951448851, 2.76835927, 1.0347771, 0.47017427, 2.62413719, 5.3047005}},
 };
 
 Fingerprint fingerprint(const std::string& method) {

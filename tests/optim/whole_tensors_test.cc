@@ -64,7 +64,7 @@ TEST(WholeTensors, AResultInTheGradientsPlaceIsTheSame) {
         std::array<std::vector<float>, kMostStates> memory;
         std::array<float*, kMostStates> state = {};
         for (std::size_t k = 0; k < row.states.size(); ++k) {
-          memory[k].assign(extent_of(row.states[k].extent, rows, cols, 1), 0.0f);
+          memory[k].assign(extent_of(row.states[k].extent, role, rows, cols, 1), 0.0f);
           if (!row.states[k].needed || row.states[k].needed(role)) state[k] = memory[k].data();
         }
         float* const from = (in_place ? place : h).data_ptr<float>();

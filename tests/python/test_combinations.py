@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 from test_distributed import ONE_THREAD
 from test_train import last_checkpoint, rows
 
@@ -33,3 +34,18 @@ def test_swan_beside_adam_whose_second_moment_starts_at_random(run, recipe, tmp_
     assert run("train", recipe("swan", **THREE), "--out", plain).returncode == 0
     first, again = ([row["train/loss"] for row in rows(folder)] for folder in (out, plain))
     assert first[0] == again[0] and first[1:] != again[1:], "the start of the second moment shows after the first step"
+
+
+@pytest.mark.parametrize(
+    "method, aggregate, flags",
+    [
+        ("galore", "ef-mean", []),
+        ("fira", "mean", ["--train.precision", "bf16-weights", "--optimizer.matrix.refresh", 2]),
+        ("apollo", "vote", ["--optimizer.matrix.direction", "sign", "--optimizer.matrix.lr", 1e-3]),
+    ],
+)
+def test_low_rank_memories_between_ranks(run, recipe, ranks, tmp_path, method, aggregate, flags):
+    """Replicas project by themselves and stay equal."""
+    out = tmp_path / "out"
+    shared = ["--distributed.aggregate", aggregate, "--distributed.replica-check-every", 1]
+    expect_trained(run("train", recipe(method, **THREE), "--out", out, *shared, *flags, launcher=ranks(2), env=ONE_THREAD), out)

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "steepest/kernels/float_mode.h"
 #include "steepest/kernels/reduce.h"
 
 namespace steepest {
@@ -19,6 +20,7 @@ template <class Body>
 void for_blocks(std::int64_t size, const Body& body) {
   parallel_chunks(static_cast<std::size_t>(size), block(size), [&](std::size_t begin, std::size_t end) {
     const at::NoGradGuard no_grad;
+    const FloatMode mode;
     body(static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end - begin));
   });
 }
@@ -29,6 +31,13 @@ void multiply_blocks(const at::Tensor& left, const at::Tensor& right, const at::
   for_blocks(right.size(1), [&](std::int64_t first, std::int64_t count) {
     at::Tensor part = out.narrow(1, first, count);
     at::mm_out(part, left, right.narrow(1, first, count));
+  });
+}
+
+void add_product(const at::Tensor& left, const at::Tensor& right, double factor, const at::Tensor& out) {
+  for_blocks(right.size(1), [&](std::int64_t first, std::int64_t count) {
+    at::Tensor part = out.narrow(1, first, count);
+    at::addmm_out(part, part, left, right.narrow(1, first, count), 1, factor);
   });
 }
 

@@ -1,5 +1,6 @@
 // Matrix products by libtorch (fp32, fp64) cut into blocks of columns that depend on the shape alone. Each block is
 // done by one thread: a BLAS that splits a product among its own threads gives other bits for another number of them.
+// All in the standard mode of kernels/float_mode.h.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,7 +12,11 @@ namespace steepest {
 /// out <- left right.
 void multiply_blocks(const at::Tensor& left, const at::Tensor& right, const at::Tensor& out);
 
-/// The same for products that are symmetric in exact arithmetic: upper blocks, then mirrored. out is neither operand.
+/// out <- out + factor left right.
+void add_product(const at::Tensor& left, const at::Tensor& right, double factor, const at::Tensor& out);
+
+/// The same as multiply_blocks for products that are symmetric in exact arithmetic: upper blocks, then mirrored. out is
+/// neither operand.
 void multiply_symmetric(const at::Tensor& left, const at::Tensor& right, const at::Tensor& out);
 
 /// x <- left x; takes left.size(0) x 256 numbers more on each thread.

@@ -6,11 +6,10 @@
 #include "steepest/kernels/normalize.h"
 #include "steepest/optim/axes.h"
 #include "steepest/optim/directions/norms.h"
+#include "steepest/optim/growth.h"
 
 namespace steepest {
 namespace {
-
-constexpr double kGrowth = 1.01;
 
 double sum_of_squares_of(const std::vector<double>& x) {
   double sum = 0;
@@ -87,9 +86,7 @@ void racs(const Operand& o, const Destination& to, DiagonalScratch& scratch) {
     double square = 0;
     for (std::size_t i = 0; i < o.rows; ++i)
       if (q[i] > 0) square += double{scratch.rows[i]} * scratch.rows[i] / q[i];
-    const double norm = std::sqrt(square);
-    if (phi > 0) eta = kGrowth / std::max(norm / phi, kGrowth);
-    phi = static_cast<float>(eta * norm);
+    eta = limit_growth(std::sqrt(square), phi);
     inverse_roots(q, o.rows, eta, scratch.rows.data());
   }
   pass.rows = RowFactor::Keep;

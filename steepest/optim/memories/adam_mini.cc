@@ -15,7 +15,8 @@ void remember_adam_mini(const Operand& o, Scratch&) {
   const RoleNumbers n = role_numbers(o.role);
   const MemoryNumbers adam = memory_numbers(Memory::Adam, n.beta1, n.beta2, n.eps, o.t);
   const MemoryNumbers ema = memory_numbers(Memory::Ema, n.beta1, 0, 0, o.t);
-  const std::size_t blocks = extent_of(Extent::Blocks, o.rows, o.cols, o.block_rows), block = o.block_rows * o.cols;
+  const std::size_t blocks = extent_of(Extent::Blocks, o.role, o.rows, o.cols, o.block_rows),
+                    block = o.block_rows * o.cols;
   parallel_chunks(blocks, std::max<std::size_t>(1, (blocks + 63) / 64), [&](std::size_t first, std::size_t last) {
     const FloatMode mode;
     for (std::size_t b = first; b < last; ++b) {
