@@ -295,6 +295,12 @@ bool measures_operator_norm(const RoleRecipe& role) {
   return role.scaling == "opnorm" && !find_direction(role.direction).unit_operator;
 }
 
+float decoupled_decay(const RoleRecipe& role, std::uint64_t t) {
+  const auto period = static_cast<std::uint64_t>(role.decay_every);
+  if (role.coupled_decay || t % period != 0) return 0;
+  return static_cast<float>(role.weight_decay * static_cast<double>(period));
+}
+
 void map_direction(const Operand& operand, float* out, Scratch& scratch) {
   const DirectionRow& row = find_direction(operand.role.direction);
   if (!row.elementwise && !row.map)

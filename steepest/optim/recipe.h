@@ -27,6 +27,7 @@ struct RoleRecipe {
   std::string direction = "identity";  ///< a row of directions()
   double lr = 1e-3;
   double weight_decay = 0;
+  std::int64_t decay_every = 1;  ///< k: each kth update takes k times the decay, the others none
   bool main =
       true;  ///< carries the method's own rule; [optimizer] lr, memory, direction and scale go to these roles only
   std::optional<double> momentum, beta1, beta2, eps, scale;

@@ -29,8 +29,8 @@ std::vector<std::string> polar_names() {
 
 // Whether the role's memory, direction or step has the key.
 bool has_key(const RoleRecipe& role, const std::string& key) {
-  static const std::vector<std::string> always = {"memory", "direction", "lr",           "weight_decay",
-                                                  "scale",  "scaling",   "coupled_decay"};
+  static const std::vector<std::string> always = {"memory",  "direction",     "lr",         "weight_decay", "scale",
+                                                  "scaling", "coupled_decay", "decay_every"};
   if (key == "signum_warmup") return role.memory == "ema" && is_sign(role);
   if (contains(always, key) || contains(find_memory(role.memory).keys, key)) return true;
   if (role.direction == "multinorm")
@@ -51,6 +51,10 @@ std::vector<Key<RoleRecipe>> make_keys() {
           "learning rate before the schedule; [optimizer] lr is that of the main roles (sinkgd: the matrices)"),
       keys::number("weight_decay", &R::weight_decay, 0, 1e6,
                    "decoupled decay, x <- x - lr * weight_decay * x; [optimizer] changes all roles but vectors"),
+      keys::number(
+          "decay_every", &R::decay_every, 1, 1e9,
+          "k: every kth update decays by k * lr * weight_decay, the others not at all, for decay so small that "
+          "fp32 rounding would lose it; default 1"),
       keys::number(
           "momentum", &R::momentum, 0, kLargestBeta,
           "b of the memories ema and nesterov (default 0.9) and of the directions sinkhorn_ema (0.95) and racs (0.9)"),
@@ -143,6 +147,8 @@ std::string idle_reason(const RoleRecipe& role, const std::string& key) {
   const auto among = [&](std::initializer_list<const char*> list) {
     return std::find(list.begin(), list.end(), key) != list.end() && has_key(role, key);
   };
+  if (role.weight_decay == 0 && key == "decay_every")
+    return "is the period of weight_decay, which is 0; remove it or set weight_decay";
   if (role.dead != "mask" && among({"tau"}))
     return "is the floor of dead = \"mask\", but dead is \"none\"; set it or remove tau";
   if (role.lagged && among({"iterations", "end", "warm"}) && has_key(role, "lagged"))

@@ -160,6 +160,9 @@ void validate_alias(const OptimizerRecipe& recipe) {
                  "\", whose momentum lives in the gradient that step = \"alias\" evaluates again; choose \"ema\"");
     if (!role.main) continue;
     const auto refuse = [&](const auto&... parts) { fail_usage(role_section(r), parts...); };
+    if (role.decay_every > 1)
+      refuse("decay_every is ", role.decay_every,
+             ", but step = \"alias\" measures every step, of which decay has to be a part; set it to 1");
     if (is_sign(role) && role.scaling != "opnorm") continue;
     if (is_minmax(n.estimator))
       refuse("direction is \"", role.direction,
