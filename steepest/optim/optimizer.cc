@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "steepest/kernels/reduce.h"
 #include "steepest/optim/buffers.h"
@@ -20,6 +21,7 @@ struct Optimizer::Impl {
   Passes passes;
   std::unique_ptr<AliasStep> alias;
   std::unique_ptr<PaperScaleStep> paper;
+  std::optional<double> norm;
   std::uint64_t updates = 0;
   std::int64_t observed = 0;  // gradients that the second moments have seen before the first step
   bool wants_observation = false;
@@ -65,6 +67,18 @@ struct Optimizer::Impl {
       if (beta2 == 0) beta2 = role_numbers(buffers.role(i)).beta2;
     }
     paper = std::make_unique<PaperScaleStep>(beta2, std::move(gradients));
+  }
+
+  // Of the gradients of all main roles together, each tensor's sum added in order.
+  double norm_of_gradients() const {
+    const bool magnitudes = buffers.recipe.norm_factor == "l1";
+    double sum = 0;
+    for (std::size_t i = 0; i < buffers.count(); ++i) {
+      if (!buffers.role(i).main) continue;
+      const std::span<const float> g(buffers.gradient(i), buffers.size(i));
+      sum += magnitudes ? sum_of_magnitudes(g) : sum_of_squares(g).sum_of_squares;
+    }
+    return magnitudes ? sum : std::sqrt(sum);
   }
 
   bool observes(std::size_t i) const {
@@ -207,6 +221,14 @@ void Optimizer::step(double lr_factor, const DecidedVotes& decided) {
     for (const Role role : kRoles)
       if (recipe().role(role).main) numbers[static_cast<std::size_t>(role)].step.scale = d;
   }
+  if (recipe().norm_factor != "none") {
+    o.norm = o.norm_of_gradients();
+    if (!(*o.norm <= std::numeric_limits<float>::max()))
+      fail("optimizer", "the ", recipe().norm_factor, " norm of the gradients is ", *o.norm,
+           ", beyond fp32; lower the learning rate or look at the data");
+    for (const Role role : kRoles)
+      if (recipe().role(role).main) numbers[static_cast<std::size_t>(role)].step.scale = static_cast<float>(*o.norm);
+  }
   o.passes.step(numbers, o.updates, decided);
   if (o.alias) o.alias->finish(decided.words);
   ++o.updates;
@@ -238,6 +260,10 @@ const AliasState* Optimizer::measured() const {
 
 std::optional<double> Optimizer::paper_scale() const {
   return impl_->paper ? std::optional(impl_->paper->d()) : std::nullopt;
+}
+
+std::optional<double> Optimizer::norm_factor() const {
+  return impl_->norm;
 }
 
 std::optional<std::string> Optimizer::take_warning() {

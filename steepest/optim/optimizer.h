@@ -101,6 +101,8 @@ class Optimizer {
   const AliasState* measured() const;
   /// The scale d of the last step with d_mode = "paper" (paper_scale.h).
   std::optional<double> paper_scale() const;
+  /// The norm of the gradients of the last step with norm_factor = "l1" or "l2".
+  std::optional<double> norm_factor() const;
   /// Something to tell the user, once.
   std::optional<std::string> take_warning();
   /// After a resume with another number of ranks: references of a vote are not this rank's own.

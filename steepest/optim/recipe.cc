@@ -213,7 +213,9 @@ std::string lr_text(const OptimizerRecipe& recipe, Role role) {
 }
 
 std::string formula(const OptimizerRecipe& recipe, Role role) {
-  const std::string text = formula(recipe.role(role));
+  std::string text = formula(recipe.role(role));
+  if (recipe.norm_factor != "none" && recipe.role(role).main)
+    text = substitute(text, "sign", recipe.norm_factor == "l1" ? "l1(g) sign" : "l2(g) sign");
   return measures_step(recipe, role) ? substitute(text, "lr", "gamma") : text;
 }
 

@@ -64,6 +64,8 @@ struct OptimizerRecipe {
   std::string step = "schedule";  ///< lr * schedule, or "alias": one measured step size for all main roles
   AliasNumbers alias;             ///< used with step = "alias"
   std::string d_mode = "fixed";   ///< scale d of the gradients of adam_hybrid: "fixed", 1; "paper", optim/paper_scale.h
+  std::string norm_factor = "none";  ///< norm of all gradients of the main roles that multiplies their signs: none | l1
+                                     ///< | l2 (parameter_free.md 2)
   std::array<RoleRecipe, 4> roles;
 
   RoleRecipe& role(Role r) { return roles[static_cast<std::size_t>(r)]; }

@@ -103,6 +103,24 @@ bool has_hybrid(const OptimizerRecipe& recipe) {
                      [](const RoleRecipe& role) { return role.main && role.memory == "adam_hybrid"; });
 }
 
+/// Whether all main roles step along the signs of the gradient itself, which its norm can multiply.
+bool signs_gradient(const OptimizerRecipe& recipe) {
+  return std::all_of(recipe.roles.begin(), recipe.roles.end(), [](const RoleRecipe& role) {
+    return !role.main || (role.memory == "none" && is_sign(role) && !role.coupled_decay);
+  });
+}
+
+Whole norm_factor() {
+  Whole key =
+      keys::text("norm_factor", &OptimizerRecipe::norm_factor, {"none", "l1", "l2"},
+                 "direction sign without a memory: norm that multiplies the signs, of all gradients of the main "
+                 "roles together; l1: steepest descent under the max norm; default none");
+  key.get = [plain = key.get](const OptimizerRecipe& r) {
+    return r.step != "alias" && signs_gradient(r) ? plain(r) : std::nullopt;
+  };
+  return key;
+}
+
 Whole scale_mode() {
   Whole key = keys::text("d_mode", &OptimizerRecipe::d_mode, {"fixed", "paper"},
                          "adam_hybrid: scale d of the gradients; fixed: 1; paper: its recursion from 1e-8, for study");
@@ -143,6 +161,7 @@ std::vector<Whole> make_keys() {
       number("alias_warmup", &N::warmup, 0, 1e15, "alias: steps in which the step size rises to gamma_max; default 0"),
       clipped_estimators(),
       scale_mode(),
+      norm_factor(),
   };
 }
 
@@ -209,6 +228,25 @@ void validate_scale(const OptimizerRecipe& recipe) {
         "\"ef-mean\"");
 }
 
+void validate_norm_factor(const OptimizerRecipe& recipe) {
+  for (const auto& given : recipe.given_whole)
+    if (given.key == "norm_factor" && !signs_gradient(recipe))
+      fail_key(given.place,
+               "is for main roles with memory \"none\" and direction \"sign\" without coupled_decay; remove it, or use "
+               "method \"signsgd\"");
+  if (recipe.norm_factor == "none") return;
+  if (!signs_gradient(recipe))
+    fail_usage("optimizer", "norm_factor is \"", recipe.norm_factor,
+               "\", which is for main roles with memory \"none\" and direction \"sign\" without coupled_decay; set it "
+               "to \"none\"");
+  if (recipe.step == "alias")
+    fail_usage("optimizer", "norm_factor is \"", recipe.norm_factor,
+               "\" and step is \"alias\", which would size each step twice; choose one of them");
+  if (recipe.aggregate == "vote")
+    fail_usage("distributed", "aggregate is \"vote\", but norm_factor = \"", recipe.norm_factor,
+               "\" measures the gradient that all ranks follow; use \"mean\" or \"ef-mean\"");
+}
+
 }  // namespace
 
 const std::vector<Key<OptimizerRecipe>>& optimizer_keys() {
@@ -227,9 +265,11 @@ bool measures_step(const OptimizerRecipe& recipe, Role role) {
 
 void validate_step(const OptimizerRecipe& recipe) {
   validate_scale(recipe);
+  validate_norm_factor(recipe);
   if (recipe.step == "alias") return validate_alias(recipe);
   for (const auto& given : recipe.given_whole)
-    if (given.key != "d_mode") fail_key(given.place, "is used by step = \"alias\" only; remove it or set step");
+    if (given.key != "d_mode" && given.key != "norm_factor")
+      fail_key(given.place, "is used by step = \"alias\" only; remove it or set step");
 }
 
 bool follows_signs_of(const RoleRecipe& role, const char* memory) {

@@ -275,6 +275,7 @@ class Run {
       row["opt/d"] = *d;
       row["opt/step_size"] = lr * *d;
     }
+    if (const auto norm = optimizer_->norm_factor()) row["opt/step_size"] = lr * *norm;
     if (report.sign_agreement) row["opt/sign_agreement"] = *report.sign_agreement;
     metrics_->write(state_.step, row);
     if (!reporter_.progress) return;

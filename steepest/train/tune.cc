@@ -141,6 +141,7 @@ SosResult tune(const TuneRequest& request, const Reporter& reporter,
   refuse("[distributed] vote_per", "\"machine\"", distributed.vote_per == "machine");
   refuse("[distributed] simulated_workers", std::to_string(distributed.simulated_workers),
          distributed.simulated_workers > 0);
+  refuse("[optimizer] norm_factor", '"' + config.optimizer.norm_factor + '"', config.optimizer.norm_factor != "none");
   for (const RoleRecipe& role : config.optimizer.roles)
     refuse("[optimizer] decay_every", std::to_string(role.decay_every), role.main && role.decay_every > 1);
   validate(with_constant_step(config.optimizer, 1));

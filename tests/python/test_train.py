@@ -44,10 +44,15 @@ def last_checkpoint(out):
     return out / "checkpoints" / (out / "checkpoints" / "latest").read_text().strip()
 
 
-@pytest.mark.parametrize("method", ["adamw", "sgd", "signsgd", "signum", "lion", "sinkgd"])
+LEARNING_RATES = {"sgd": 0.3, "max_norm_descent": 1e-5}
+
+
+@pytest.mark.parametrize(
+    "method", ["adamw", "sgd", "signsgd", "l2_sign_descent", "max_norm_descent", "signum", "lion", "sinkgd"]
+)
 def test_every_method_learns(run, recipe, tmp_path, method):
     out = tmp_path / "out"
-    result = run("train", recipe(method, max_steps=40, lr=0.3 if method == "sgd" else None), "--out", out)
+    result = run("train", recipe(method, max_steps=40, lr=LEARNING_RATES.get(method)), "--out", out)
     assert result.returncode == 0, result.stderr
     losses = [row["train/loss"] for row in rows(out)]
     assert losses[0] > 5.5, "an untrained model of 512 pieces is near log 512 = 6.24"
@@ -249,6 +254,14 @@ def test_a_text_is_prepared_on_first_use(run, recipe, corpus, tiny_model, tmp_pa
 def test_clipping_without_effect_is_said(run, recipe, tmp_path):
     result = run("train", recipe("signsgd", max_steps=3, clip_norm=1.0), "--out", tmp_path / "out")
     assert result.returncode == 0 and "clip_norm has no effect" in result.stdout
+
+
+def test_clipping_shortens_steps_of_the_gradients_norm(run, recipe, tmp_path):
+    out = tmp_path / "out"
+    result = run("train", recipe("l2_sign_descent", max_steps=6, clip_norm=0.5), "--out", out)
+    assert result.returncode == 0 and "clip_norm has no effect" not in result.stdout
+    for row in rows(out):
+        assert row["opt/step_size"] == pytest.approx(row["train/lr"] * min(0.5, row["train/grad_norm"]), rel=1e-5)
 
 
 def test_print_config_reads_back(run, recipe, tmp_path):
