@@ -71,7 +71,7 @@ std::span<const MemoryRow> memories() {
        Memory::Adam,
        nullptr,
        {{"first_moment"}, {"second_moment"}},
-       {"beta1", "beta2", "eps", "v0", "v0_sigma", "v0_c", "v0_mode", "v0_batches"},
+       {"beta1", "beta2", "eps", "v0", "v0_sigma", "v0_c", "v0_mode", "v0_batches", "v0_file"},
        0.9,
        0.999,
        1e-8,

@@ -122,6 +122,9 @@ void validate(const OptimizerRecipe& recipe) {
             "scaling is \"opnorm\", which measures a direction that a vote only decides later; use \"rms\" or \"raw\"");
   for (const RoleRecipe& role : recipe.roles)
     if (role.direction == "multinorm") norms_in(role.norms);
+  for (const Role r : kRoles)
+    if (uses_key(recipe.role(r), "v0_file") && recipe.role(r).v0_file.empty())
+      fail_usage(section(r), "v0 is \"given\", but no file is named; set v0_file");
   if (recipe.aggregate != "mean" && recipe.aggregate != "vote" && recipe.aggregate != "ef-mean")
     fail_usage("distributed", "aggregate is \"", recipe.aggregate, "\"; it must be one of mean, vote, ef-mean");
   validate_step(recipe);

@@ -37,10 +37,11 @@ struct RoleRecipe {
   double noise = 0;             ///< sign(h + noise z), z standard normal (arXiv 1906.01736)
   bool signum_warmup = false;   ///< sign(g) for the first C(b) steps of the memory ema (arXiv 1802.04434, theorem 3)
   bool bias_correction = true;  ///< of the memory adam_hybrid
-  std::string v0 = "zero";      ///< start of Adam's second moment: zero | random | observed (optim/second_moment.h)
+  std::string v0 = "zero";  ///< start of Adam's second moment: zero | random | observed | given (optim/second_moment.h)
   double v0_sigma = 1, v0_c = 1;
   std::string v0_mode = "grad-mean-var";
   std::int64_t v0_batches = 40;
+  std::string v0_file;  ///< what v0 = "given" is read from; who reads it hands it over (Optimizer::give_second_moments)
   std::int64_t iterations = 5;
   std::string end = "column";
   std::string dead = "none";

@@ -12,6 +12,7 @@
 #include "steepest/comm/agree.h"
 #include "steepest/data/prepare.h"
 #include "steepest/optim/axes.h"
+#include "steepest/train/given_moments.h"
 #include "steepest/train/setup.h"
 #include "steepest/train/step.h"
 
@@ -61,6 +62,7 @@ class Tuner {
     Llama model = make_model(config_, data_);
     Optimizer optimizer(with_constant_step(config_.optimizer, gamma), model.parameters(),
                         group_->world_size() > 1 && config_.distributed.aggregate == "vote", group_->rank());
+    give_second_moments(optimizer, *group_);
     StepRunner steps(model, optimizer, *loader_, *group_, config_);
     if (optimizer.wants_observation()) steps.observe();
     std::vector<double> losses;

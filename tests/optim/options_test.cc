@@ -164,6 +164,12 @@ TEST(Options, WithoutEffectAreRefusedAndNotListed) {
     EXPECT_EQ(refusal("adamw", {{key, value}, {"v0", "observed"}}), "accepted");
   }
   EXPECT_EQ(refusal("adam_v0", {{"v0_sigma", 2.0}, {"v0_c", 2.0}}), "accepted");
+  EXPECT_NE(refusal("adamw", {{"v0_file", "v0.safetensors"}}).find("has no part in v0 = \"zero\""), std::string::npos);
+  EXPECT_EQ(refusal("adamw", {{"v0", "given"}, {"v0_file", "v0.safetensors"}}), "accepted");
+  EXPECT_NE(refusal("adamw", {{"v0", "given"}, {"v0_file", "v0.safetensors"}, {"v0_sigma", 2.0}})
+                .find("has no part in v0 = \"given\""),
+            std::string::npos);
+  EXPECT_NE(refusal("adamw", {{"v0", "given"}}).find("but no file is named; set v0_file"), std::string::npos);
   EXPECT_NE(refusal("adamw", {{"v0", "observed"}, {"v0_c", 2.0}}).find("v0 = \"observed\" with v0_mode"),
             std::string::npos);
   EXPECT_EQ(refusal("adamw", {{"v0", "observed"}, {"v0_mode", "grad-mean-random"}, {"v0_c", 2.0}}), "accepted");
