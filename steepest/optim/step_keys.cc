@@ -17,6 +17,9 @@ using Whole = Key<OptimizerRecipe>;
 std::string idle_reason(const AliasNumbers& n, const std::string& key) {
   if (key == "pair" && n.sample == AliasSample::Consecutive)
     return "is not used with sample = \"consecutive\", where batches that follow each other are the pair; remove one";
+  if (key == "reference" && !keeps_reference(n))
+    return "is for the gradient that sample = \"consecutive\" with estimator = \"full\" keeps, and nothing else does; "
+           "remove it";
   if (key == "f_lower" && n.option == AliasOption::I)
     return "is not used by option \"I\", which estimates the distance to the optimum; remove it, or set option to "
            "\"II\"";
@@ -157,6 +160,10 @@ std::vector<Whole> make_keys() {
           "alias: curvature from the full difference of a pair, from the difference along the step (directional), or "
           "from "
           "the extremes of both gradients without (minmax) or with signs (minmax_signed); default full"),
+      choice<AliasReference>("reference", &N::reference,
+                             {{"fp32", AliasReference::Fp32}, {"bf16", AliasReference::Bf16}},
+                             "alias sample consecutive, estimator full: how the gradient of the last measurement is "
+                             "kept; bf16: 2 bytes instead of 4, compared as rounded; default fp32"),
       number("gamma_lag", &N::gamma_lag, 0, 1, "alias: 1 steps with the step size measured one step before; default 0"),
       number("alias_warmup", &N::warmup, 0, 1e15, "alias: steps in which the step size rises to gamma_max; default 0"),
       clipped_estimators(),

@@ -153,6 +153,9 @@ TEST(Options, WithoutEffectAreRefusedAndNotListed) {
   EXPECT_NE(refusal("alias", {{"f_lower", -1.0}, {"option", "I"}}).find("f_lower is not used by option \"I\""),
             std::string::npos);
   EXPECT_EQ(refusal("alias", {{"d0", 0.1}}), "accepted");  // it starts d, which option II keeps too
+  EXPECT_NE(refusal("alias", {{"reference", "bf16"}}).find("reference is for the gradient that sample"),
+            std::string::npos);
+  EXPECT_EQ(refusal("alias_llm_paper", {{"reference", "bf16"}}), "accepted");
   EXPECT_FALSE(key_of(optimizer_keys(), "pair").get(preset("alias_llm_paper")));
   EXPECT_TRUE(key_of(optimizer_keys(), "pair").get(preset("alias_llm")));
   EXPECT_FALSE(key_of(optimizer_keys(), "f_lower").get(with("alias", {{"option", "I"}})));
