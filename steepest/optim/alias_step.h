@@ -33,6 +33,7 @@ class AliasStep {
             std::vector<std::span<float>> others = {});
 
   void set_ranks(AliasRanks ranks);
+  std::size_t vote_planes() const { return ranks_.planes; }
   /// Words of a decided vote.
   std::size_t vote_words() const { return ranks_.planes * plane_; }
   const AliasRule& rule() const { return rule_; }

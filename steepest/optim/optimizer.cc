@@ -394,7 +394,9 @@ std::vector<StateTensor> Optimizer::state() {
 }
 
 std::string Optimizer::table() const {
-  return group_table(impl_->buffers.recipe, impl_->buffers.parameters, vote_bits() > 0);
+  // Only the step rule keeps something of the planes.
+  const std::size_t planes = impl_->alias ? impl_->alias->vote_planes() : 1;
+  return group_table(impl_->buffers.recipe, impl_->buffers.parameters, vote_bits() > 0 ? planes : 0);
 }
 
 }  // namespace steepest

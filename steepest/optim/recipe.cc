@@ -199,11 +199,11 @@ std::string formula(const RoleRecipe& role) {
 }
 
 double state_bytes_per_parameter(const OptimizerRecipe& recipe, Role role) {
-  return state_bytes_per_parameter(recipe.role(role)) + step_bytes_per_parameter(recipe, role, false);
+  return state_bytes_per_parameter(recipe.role(role)) + step_bytes_per_parameter(recipe, role);
 }
 
 std::string state_bytes_text(const OptimizerRecipe& recipe, Role role) {
-  const double step = step_bytes_per_parameter(recipe, role, false);
+  const double step = step_bytes_per_parameter(recipe, role);
   const std::string text = state_bytes_text(recipe.role(role));
   if (step == 0) return text;
   const int whole = state_bytes_per_parameter(recipe.role(role));

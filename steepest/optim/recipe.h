@@ -132,9 +132,9 @@ std::vector<std::string> warnings(const OptimizerRecipe& recipe);
 /// per row or column count nothing.
 int state_bytes_per_parameter(const RoleRecipe& role);
 
-/// What the step rule keeps beside it, in bytes: the arrays of alias_step.h, or the signs of paper_scale.h. `voted`:
-/// this role's signs are voted on.
-double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, bool voted);
+/// What the step rule keeps beside it, in bytes: the arrays of alias_plan.h, or the signs of paper_scale.h.
+/// `vote_planes`: in how many planes of bits this role's signs are voted on, 0 if they are not.
+double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, std::size_t vote_planes = 0);
 
 /// Both together, of gradients that are averaged.
 double state_bytes_per_parameter(const OptimizerRecipe& recipe, Role role);

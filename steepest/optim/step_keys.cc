@@ -285,15 +285,15 @@ bool follows_signs_of(const RoleRecipe& role, const char* memory) {
          !n.signum_warmup;
 }
 
-double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, bool voted) {
+double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, std::size_t vote_planes) {
   if (recipe.d_mode == "paper") return recipe.role(role).main ? kPaperScaleBytes : 0;
   if (!measures_step(recipe, role)) return 0;
   static const float some = 0;
   AliasTensor tensor;
   tensor.signs_of_gradient = follows_signs_of(recipe.role(role), "none");
   tensor.momentum = follows_signs_of(recipe.role(role), "ema") ? &some : nullptr;
-  tensor.voted = voted;
-  return alias_state_bytes(recipe.alias, tensor);
+  tensor.voted = vote_planes > 0;
+  return alias_state_bytes(recipe.alias, tensor, vote_planes);
 }
 
 }  // namespace steepest

@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <numeric>
+#include <sstream>
 
 #include "steepest/optim/optimizer.h"
 #include "tests/optim/alias_learner.h"
@@ -301,6 +302,26 @@ TEST(ParameterFreeSpec, AReferenceInBf16KeepsTheStepSizeOfP1) {
     }
     EXPECT_WITHIN(gamma[1], gamma[0], tolerance) << " at batch " << batch;
     EXPECT_NE(gamma[1], gamma[0]);
+  }
+}
+
+// What a vote of two planes decides takes 0.25 bytes, in the table at the start of a run too.
+TEST(ParameterFreeSpec, TheTableOfGroupsCountsThePlanesOfAVote) {
+  for (const std::size_t planes : {1, 2}) {
+    OptimizerRecipe recipe = preset("alias");
+    recipe.aggregate = "vote";
+    recipe.alias.sample = AliasSample::Consecutive;
+    recipe.alias.estimator = AliasEstimator::Directional;
+    Optimizer optimizer(recipe, {{"x", Role::Matrix, at::zeros({32, 64}).set_requires_grad(true)}}, true);
+    AliasRanks ranks;
+    ranks.planes = planes;
+    optimizer.set_ranks(ranks);
+    EXPECT_EQ(optimizer.state_bytes(), 256 * planes);
+    std::istringstream table(optimizer.table());
+    std::string line, group, tensors, parameters, lr, bytes;
+    std::getline(table, line);
+    table >> group >> tensors >> parameters >> lr >> bytes;
+    EXPECT_EQ(bytes, std::to_string(256 * planes)) << optimizer.table();
   }
 }
 

@@ -351,7 +351,7 @@ TEST(Optimizer, StateBytesAreTheTables) {
       const PlannedParameter shape = planned(p);
       for (const StateSpec& spec : needed_states(row.roles[static_cast<std::size_t>(p.role)]))
         expect += sizeof(float) * extent_of(spec.extent, shape.rows, shape.cols, shape.block_rows);
-      step += step_bytes_per_parameter(preset(row.name), p.role, false) * static_cast<double>(p.value.numel());
+      step += step_bytes_per_parameter(preset(row.name), p.role) * static_cast<double>(p.value.numel());
     }
     for (const StateTensor& s : optimizer.state())
       if (!s.name.starts_with("alias.") && !s.name.ends_with("kept_gradient")) listed += s.value.nbytes();
