@@ -35,6 +35,19 @@ double SumOfSquares(const float* x, std::size_t n) {
   return slots::sum<double>(n, Square{x});
 }
 
+struct Magnitude {
+  const float* x;
+  template <class D>
+  HWY_INLINE hn::Vec<D> operator()(D d, std::size_t i) const {
+    return hn::Abs(hn::PromoteTo(d, hn::LoadU(hn::Rebind<float, D>(), x + i)));
+  }
+  HWY_INLINE void prefetch(std::size_t i) const { elementwise::ahead(x + i); }
+};
+
+double SumOfMagnitudes(const float* x, std::size_t n) {
+  return slots::sum<double>(n, Magnitude{x});
+}
+
 struct Scaling {
   float* x;
   float factor;
@@ -73,24 +86,36 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace steepest {
 HWY_EXPORT(SumOfSquares);
+HWY_EXPORT(SumOfMagnitudes);
 HWY_EXPORT(Scale);
 HWY_EXPORT(AddTo);
 namespace {
 constexpr std::size_t kChunk = std::size_t{1} << 15;
-}
 
-NormCheck sum_of_squares(std::span<const float> x) {
-  const auto sum = STEEPEST_DISPATCH(SumOfSquares);
+// Chunks in parallel, their sums added in order.
+double sum_with(double (*sum)(const float*, std::size_t), std::span<const float> x) {
   std::vector<double> partial((x.size() + kChunk - 1) / kChunk);
   parallel_chunks(x.size(), kChunk, [&](std::size_t begin, std::size_t end) {
     const FloatMode mode;
     partial[begin / kChunk] = sum(x.data() + begin, end - begin);
   });
+  double total = 0;
+  for (const double p : partial) total += p;
+  return total;
+}
+
+}  // namespace
+
+NormCheck sum_of_squares(std::span<const float> x) {
   NormCheck check;
-  for (const double p : partial) check.sum_of_squares += p;
+  check.sum_of_squares = sum_with(STEEPEST_DISPATCH(SumOfSquares), x);
   // Squares of finite fp32 numbers cannot overflow fp64, and NaN and infinity survive every addition.
   check.finite = std::isfinite(check.sum_of_squares);
   return check;
+}
+
+double sum_of_magnitudes(std::span<const float> x) {
+  return sum_with(STEEPEST_DISPATCH(SumOfMagnitudes), x);
 }
 
 void scale(std::span<float> x, float factor) {

@@ -15,6 +15,9 @@ struct NormCheck {
 /// Sum of squares in fp64 (each square is exact) and the check for non-finite values, in one read.
 NormCheck sum_of_squares(std::span<const float> x);
 
+/// Sum of magnitudes in fp64. NaN and infinity survive.
+double sum_of_magnitudes(std::span<const float> x);
+
 /// x <- factor * x.
 void scale(std::span<float> x, float factor);
 

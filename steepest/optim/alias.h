@@ -31,6 +31,9 @@ constexpr bool is_minmax(AliasEstimator estimator) {
   return estimator == AliasEstimator::Minmax || estimator == AliasEstimator::MinmaxSigned;
 }
 
+/// How the reference gradient of consecutive pairs is kept: a pair compares with what is kept, rounded or not.
+enum class AliasReference { Fp32, Bf16 };
+
 struct AliasNumbers {
   AliasOption option = AliasOption::II;
   double f_lower = 0;  ///< known lower bound of the loss (option II)
@@ -43,8 +46,9 @@ struct AliasNumbers {
   AliasSample sample = AliasSample::Same;
   AliasPair pair = AliasPair::Backward;
   AliasEstimator estimator = AliasEstimator::Full;
-  std::int64_t gamma_lag = 0;   ///< 1: step with the previous gamma
-  std::int64_t warmup = 0;      ///< steps during which gamma is at most gamma_max (t+1)/warmup
+  AliasReference reference = AliasReference::Fp32;  ///< of estimator full from consecutive batches
+  std::int64_t gamma_lag = 0;                       ///< 1: step with the previous gamma
+  std::int64_t warmup = 0;                          ///< steps during which gamma is at most gamma_max (t+1)/warmup
   bool estimator_clip = false;  ///< the estimators see gradients clipped to l2 norm 1, that of all gradients together
 
   bool operator==(const AliasNumbers&) const = default;

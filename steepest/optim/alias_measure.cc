@@ -11,11 +11,12 @@
 
 namespace steepest {
 
-PairSlice<float> AliasStep::slice(const Piece& piece, Source now, Source before, bool shift, bool bound) const {
+PairSlice<float> AliasStep::slice(const Piece& piece, Source now, Source before, bool shift, bool bound,
+                                  Wide& wide) const {
   const AliasTensor& t = tensors_[piece.tensor];
   PairSlice<float> s;
-  s.gradient = (this->*now)(piece.tensor) + piece.begin;
-  if (before) s.reference = (this->*before)(piece.tensor) + piece.begin;
+  s.gradient = (this->*now)(piece, wide);
+  if (before) s.reference = (this->*before)(piece, wide);
   s.weights = t.weights + piece.begin;
   s.size = piece.size;
   if (bound) {
@@ -39,7 +40,7 @@ PairSlice<float> AliasStep::slice(const Piece& piece, Source now, Source before,
     case Shift::Stored:
       break;
     case Shift::Reference:
-      s.shift_array = reference(piece.tensor) + piece.begin;
+      s.shift_array = before == &AliasStep::reference ? s.reference : reference(piece, wide);
       break;
     case Shift::Momentum:
       s.shift_array = t.momentum + piece.begin;
@@ -65,7 +66,10 @@ PairSlice<float> AliasStep::slice(const Piece& piece, Source now, Source before,
 
 Measurement AliasStep::measure_group(Source now, Source before, bool shift, bool bound) const {
   std::vector<Measurement> parts(pieces_.size());
-  for_pieces([&](std::size_t k, const Piece& piece) { parts[k] = measure(slice(piece, now, before, shift, bound)); });
+  for_pieces([&](std::size_t k, const Piece& piece) {
+    Wide wide;
+    parts[k] = measure(slice(piece, now, before, shift, bound, wide));
+  });
   Measurement total;
   for (const Measurement& part : parts) total.merge(part);
   return total;
@@ -140,7 +144,8 @@ void AliasStep::probed() {
   if (numbers().estimator_clip) clip();
   std::vector<Measurement> parts(pieces_.size());
   for_pieces([&](std::size_t k, const Piece& piece) {
-    PairSlice<float> s = slice(piece, &AliasStep::live, &AliasStep::spare, false, false);
+    Wide none;
+    PairSlice<float> s = slice(piece, &AliasStep::live, &AliasStep::spare, false, false, none);
     s.shift = ShiftSource::Stored;
     s.shift_array = backup_.data_ptr<float>() + offsets_[piece.tensor] + piece.begin;
     parts[k] = measure(s);

@@ -27,11 +27,15 @@ bool keeps_reference(const AliasNumbers& n) {
   return n.sample == AliasSample::Consecutive && n.estimator == AliasEstimator::Full;
 }
 
-double alias_state_bytes(const AliasNumbers& n, const AliasTensor& tensor) {
-  double bytes = keeps_reference(n) ? 4 : 0;
+bool narrow_reference(const AliasNumbers& n) {
+  return keeps_reference(n) && n.reference == AliasReference::Bf16;
+}
+
+double alias_state_bytes(const AliasNumbers& n, const AliasTensor& tensor, std::size_t vote_planes) {
+  double bytes = narrow_reference(n) ? 2 : keeps_reference(n) ? 4 : 0;
   if (shift_of(n, tensor) == Shift::Stored) bytes += 4;
   if (has_planes(n, tensor) && planes_persist(n)) bytes += 0.25;
-  if (shift_of(n, tensor) == Shift::Decided) bytes += 0.125;
+  if (shift_of(n, tensor) == Shift::Decided) bytes += 0.125 * static_cast<double>(vote_planes);
   return bytes;
 }
 

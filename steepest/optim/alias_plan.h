@@ -2,9 +2,9 @@
 // from, and the arrays that this takes.
 //
 // State in bytes per fp32 parameter, besides a few scalars (parameter_free.md 3.5, 5); ema is the memory of that name:
-//   consecutive, gap 1   full 4 (g_ref; u from its signs); directional 0.25 (two planes of signs), ema 0;
+//   consecutive, gap 1   full 4 (g_ref; u from its signs; 2 in bf16); directional 0.25 (two planes of signs), ema 0;
 //                        minmax 0 (option I: 0.25), ema 0; minmax_signed 0.25
-//   consecutive, gap > 1 4 (x_ref); full 4 more (g_ref); minmax_signed 0.25 more
+//   consecutive, gap > 1 4 (x_ref); full 4 more (g_ref; 2 in bf16); minmax_signed 0.25 more
 //   same, backward       4 (x_{t-1}), and a second gradient during a refresh, of the roles outside of the group too
 //   same, forward        0 (option I: 0.25), ema 0; full also a second gradient during a refresh
 // A vote keeps its decision, 0.125 (votes that can be 0: 0.25), instead of signs. Directions other than the sign, and
@@ -54,7 +54,12 @@ bool planes_persist(const AliasNumbers& numbers);
 /// Whether the whole gradient of the last measured step is kept.
 bool keeps_reference(const AliasNumbers& numbers);
 
-/// State bytes per parameter of a tensor like this one, as in the table above.
-double alias_state_bytes(const AliasNumbers& numbers, const AliasTensor& tensor);
+/// Whether it is kept in bf16, rounded to nearest even. Then ||g - g_ref||_1 is that of the rounded g_ref: 2^-8
+/// ||g_ref||_1 at most is added to what noise or curvature make of it, and g_ref below 2^-134 counts as 0.
+bool narrow_reference(const AliasNumbers& numbers);
+
+/// State bytes per parameter of a tensor like this one, as in the table above; of one that is voted on in so many
+/// planes of bits.
+double alias_state_bytes(const AliasNumbers& numbers, const AliasTensor& tensor, std::size_t vote_planes = 1);
 
 }  // namespace steepest

@@ -9,6 +9,7 @@
 #include "steepest/base/error.h"
 #include "steepest/base/parallel.h"
 #include "steepest/kernels/bits.h"
+#include "steepest/kernels/cast.h"
 #include "steepest/kernels/float_mode.h"
 #include "steepest/kernels/reduce.h"
 
@@ -61,7 +62,8 @@ AliasStep::AliasStep(const AliasNumbers& numbers, std::vector<AliasTensor> tenso
   }
   planes_persist_ = planes_persist(numbers);
   plane_ = words_for(vote_bits);
-  if (keeps_reference(numbers)) reference_ = floats(size_);
+  narrow_ = narrow_reference(numbers);
+  if (keeps_reference(numbers)) reference_ = floats(narrow_ ? (size_ + 1) / 2 : size_);
   if (previous_size_ > 0) previous_ = floats(previous_size_);
   if (planes_size_ > 0 && planes_persist_) planes_ = floats(4 * planes_size_);
   if (decided) decided_ = floats(2 * vote_words());
@@ -81,15 +83,25 @@ bool AliasStep::measures_after_update() const {
   return consecutive() ? numbers().gap == 1 : forward() && rule_.next_refresh_due();
 }
 
-const float* AliasStep::spare(std::size_t tensor) const {
-  return spare_.data_ptr<float>() + offsets_[tensor];
+const float* AliasStep::live(const Piece& piece, Wide&) const {
+  return tensors_[piece.tensor].gradient + piece.begin;
 }
-const float* AliasStep::reference(std::size_t tensor) const {
-  return reference_.data_ptr<float>() + offsets_[tensor];
+const float* AliasStep::spare(const Piece& piece, Wide&) const {
+  return spare_.data_ptr<float>() + offsets_[piece.tensor] + piece.begin;
+}
+const float* AliasStep::reference(const Piece& piece, Wide& wide) const {
+  const std::size_t first = offsets_[piece.tensor] + piece.begin;
+  if (!narrow_) return reference_.data_ptr<float>() + first;
+  wide.resize(piece.size);
+  widen_bf16(piece.size, halves(reference_) + first, wide.data());
+  return wide.data();
 }
 
 std::uint64_t* AliasStep::words(const at::Tensor& buffer) const {
   return reinterpret_cast<std::uint64_t*>(buffer.data_ptr<float>());
+}
+std::uint16_t* AliasStep::halves(const at::Tensor& buffer) const {
+  return reinterpret_cast<std::uint16_t*>(buffer.data_ptr<float>());
 }
 
 void AliasStep::for_pieces(const std::function<void(std::size_t, const Piece&)>& body) const {
@@ -186,7 +198,8 @@ bool AliasStep::next_probe() {
   for_pieces([&](std::size_t, const Piece& piece) {
     const FloatMode mode;
     const AliasTensor& t = tensors_[piece.tensor];
-    const float* g = spare(piece.tensor) + piece.begin;
+    Wide none;
+    const float* g = spare(piece, none);
     const float* x = backup_.data_ptr<float>() + offsets_[piece.tensor] + piece.begin;
     for (std::size_t i = 0; i < piece.size; ++i) {
       float s = static_cast<float>((g[i] > 0) - (g[i] < 0));
@@ -249,7 +262,14 @@ void AliasStep::keep_reference() {
   }
   if (!due) return;
   local_.has_reference = counts_ ? 1 : 0;
-  if (full()) copy_out(reference_, false);
+  if (narrow_) {
+    for_pieces([&](std::size_t, const Piece& piece) {
+      round_to_bf16(piece.size, tensors_[piece.tensor].gradient + piece.begin,
+                    halves(reference_) + offsets_[piece.tensor] + piece.begin);
+    });
+  } else if (full()) {
+    copy_out(reference_, false);
+  }
   if (minmax() && std::isinf(fresh_.max)) {
     const Measurement m = measure_group(&AliasStep::live, nullptr, false, false);
     fresh_ = {m.gradient_max, m.gradient_min};
@@ -364,7 +384,8 @@ std::vector<AliasStep::Saved> AliasStep::state() {
   const auto add = [&](const char* name, const at::Tensor& buffer, bool wanted, bool per_rank) {
     if (wanted) list.push_back({name, buffer, per_rank});
   };
-  add("alias.reference_gradient", reference_, keeps_reference(numbers()), voted);
+  add(narrow_ ? "alias.reference_gradient_bf16" : "alias.reference_gradient", reference_, keeps_reference(numbers()),
+      voted);
   add("alias.previous_weights", previous_, previous_.defined(), false);
   add("alias.signs", planes_, planes_.defined() && planes_persist_, voted);
   add("alias.decided", decided_, decided_.defined(), false);

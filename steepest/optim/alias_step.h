@@ -33,6 +33,7 @@ class AliasStep {
             std::vector<std::span<float>> others = {});
 
   void set_ranks(AliasRanks ranks);
+  std::size_t vote_planes() const { return ranks_.planes; }
   /// Words of a decided vote.
   std::size_t vote_words() const { return ranks_.planes * plane_; }
   const AliasRule& rule() const { return rule_; }
@@ -84,7 +85,8 @@ class AliasStep {
     double has_reference = 0, reference_slope = 0, shift = 0, shift_max = 0, weight_max = 0;
     Extremes extremes;
   };
-  using Source = const float* (AliasStep::*)(std::size_t tensor) const;
+  using Wide = std::vector<float>;  // of one piece
+  using Source = const float* (AliasStep::*)(const Piece& piece, Wide& wide) const;
 
   const AliasNumbers& numbers() const { return rule_.numbers(); }
   bool full() const { return numbers().estimator == AliasEstimator::Full; }
@@ -96,12 +98,12 @@ class AliasStep {
   bool option_one() const { return numbers().option == AliasOption::I; }
   bool measures_after_update() const;
 
-  const float* live(std::size_t tensor) const { return tensors_[tensor].gradient; }
-  const float* spare(std::size_t tensor) const;
-  const float* reference(std::size_t tensor) const;
+  const float* live(const Piece& piece, Wide& wide) const;
+  const float* spare(const Piece& piece, Wide& wide) const;
+  const float* reference(const Piece& piece, Wide& wide) const;
 
   void for_pieces(const std::function<void(std::size_t index, const Piece& piece)>& body) const;
-  PairSlice<float> slice(const Piece& piece, Source now, Source before, bool shift, bool bound) const;
+  PairSlice<float> slice(const Piece& piece, Source now, Source before, bool shift, bool bound, Wide& wide) const;
   Measurement measure_group(Source now, Source before, bool shift, bool bound) const;
   AliasMeans agree(const Measurement& m, double change, double reference_slope) const;
   void add_pair(const Measurement& m, double change, double reference_slope, bool slope);
@@ -120,6 +122,7 @@ class AliasStep {
   void copy_out(at::Tensor& to, bool weights) const;
   void swap_weights();
   std::uint64_t* words(const at::Tensor& buffer) const;
+  std::uint16_t* halves(const at::Tensor& buffer) const;
   void sync();
 
   AliasRule rule_;
@@ -139,6 +142,7 @@ class AliasStep {
   double clip_ = 1, tau_ = 0;
   Local local_;
   Extremes fresh_;
+  bool narrow_ = false;                                 // reference_ holds bf16 numbers
   at::Tensor reference_, previous_, planes_, decided_;  // from step to step
   at::Tensor spare_, backup_, spare_others_;            // within one
   std::vector<std::uint64_t> first_vote_;               // s_0 of the probe

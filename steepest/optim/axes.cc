@@ -72,7 +72,7 @@ std::span<const MemoryRow> memories() {
        Memory::Adam,
        nullptr,
        {{"first_moment"}, {"second_moment"}},
-       {"beta1", "beta2", "eps", "v0", "v0_sigma", "v0_c", "v0_mode", "v0_batches"},
+       {"beta1", "beta2", "eps", "v0", "v0_sigma", "v0_c", "v0_mode", "v0_batches", "v0_file"},
        0.9,
        0.999,
        1e-8,
@@ -332,6 +332,12 @@ double scale_factor(const RoleRecipe& role, std::size_t rows, std::size_t cols) 
 
 bool measures_operator_norm(const RoleRecipe& role) {
   return role.scaling == "opnorm" && !find_direction(role.direction).unit_operator;
+}
+
+float decoupled_decay(const RoleRecipe& role, std::uint64_t t) {
+  const auto period = static_cast<std::uint64_t>(role.decay_every);
+  if (role.coupled_decay || t % period != 0) return 0;
+  return static_cast<float>(role.weight_decay * static_cast<double>(period));
 }
 
 void map_direction(const Operand& operand, float* out, Scratch& scratch) {

@@ -85,6 +85,10 @@ double scale_factor(const RoleRecipe& role, std::size_t rows, std::size_t cols);
 /// Whether scale_factor() has to be divided by operator_norm() of each direction.
 bool measures_operator_norm(const RoleRecipe& role);
 
+/// Decoupled decay of update t (from 1), the factor on lr * x: weight_decay; with decay_every = k, k * weight_decay at
+/// every kth update and 0 at the others, so that fp32 weights do not lose what is small (sign_and_vote.md 3.6).
+float decoupled_decay(const RoleRecipe& role, std::uint64_t t);
+
 /// out <- D(h), whatever the row's kind; out may be h.
 void map_direction(const Operand& operand, float* out, Scratch& scratch);
 

@@ -35,10 +35,11 @@ std::array<float*, kMostStates> arrays(const RoleRecipe& role, const std::vector
 }
 
 // sign_and_vote.md 2.1: direction and move are one, since p contains the learning rate.
-void ef_sign_in_loops(const RoleRecipe& role, double lr_factor, const std::vector<float>& h, ComposedParameter& p) {
+void ef_sign_in_loops(const RoleRecipe& role, double lr_factor, std::uint64_t t, const std::vector<float>& h,
+                      ComposedParameter& p) {
   const float lr = static_cast<float>(role.lr * lr_factor);
   const float gain = lr * static_cast<float>(scale_factor(role, p.rows, p.cols));
-  const float decay = lr * static_cast<float>(role.weight_decay);
+  const float decay = lr * decoupled_decay(role, t);
   std::vector<float>& e = p.direction[0];
   e.resize(h.size());
   const auto block = static_cast<std::size_t>(role.block);
@@ -145,10 +146,11 @@ std::vector<float> composed_direction(const RoleRecipe& role, std::uint64_t t, s
   return h;
 }
 
-void composed_move(const RoleRecipe& role, double lr_factor, const std::vector<float>& d, ComposedParameter& p) {
+void composed_move(const RoleRecipe& role, double lr_factor, std::uint64_t t, const std::vector<float>& d,
+                   ComposedParameter& p) {
   const float lr = static_cast<float>(role.lr * lr_factor);
   const float scale = static_cast<float>(scale_factor(role, p.rows, p.cols));
-  const float decay = role.coupled_decay ? 0.0f : static_cast<float>(role.weight_decay);
+  const float decay = decoupled_decay(role, t);
   for (std::size_t i = 0; i < p.weights.size(); ++i) {
     const float u = scale * d[i] + decay * p.weights[i];
     p.weights[i] = p.weights[i] - lr * u;
@@ -156,8 +158,8 @@ void composed_move(const RoleRecipe& role, double lr_factor, const std::vector<f
 }
 
 void composed_step(const RoleRecipe& role, double lr_factor, std::uint64_t t, ComposedParameter& p) {
-  if (role.direction == "ef_sign") return ef_sign_in_loops(role, lr_factor, composed_memory(role, t, p), p);
-  composed_move(role, lr_factor, composed_direction(role, t, composed_memory(role, t, p), p), p);
+  if (role.direction == "ef_sign") return ef_sign_in_loops(role, lr_factor, t, composed_memory(role, t, p), p);
+  composed_move(role, lr_factor, t, composed_direction(role, t, composed_memory(role, t, p), p), p);
 }
 
 std::vector<double> sinkhorn_loop(std::vector<double> x, std::size_t rows, std::size_t cols, int iterations,

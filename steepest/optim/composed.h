@@ -28,8 +28,9 @@ std::vector<float> composed_memory(const RoleRecipe& role, std::uint64_t t, Comp
 std::vector<float> composed_direction(const RoleRecipe& role, std::uint64_t t, std::vector<float> h,
                                       ComposedParameter& parameter);
 
-/// Step: weights <- x - lr * lr_factor * (scale_factor(role) * d + weight_decay * x).
-void composed_move(const RoleRecipe& role, double lr_factor, const std::vector<float>& d, ComposedParameter& parameter);
+/// Step: weights <- x - lr * lr_factor * (scale_factor(role) * d + decoupled_decay(role, t) * x).
+void composed_move(const RoleRecipe& role, double lr_factor, std::uint64_t t, const std::vector<float>& d,
+                   ComposedParameter& parameter);
 
 /// The three in a row, without communication.
 void composed_step(const RoleRecipe& role, double lr_factor, std::uint64_t t, ComposedParameter& parameter);

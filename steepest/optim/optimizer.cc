@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <map>
 
 #include "steepest/kernels/reduce.h"
 #include "steepest/optim/buffers.h"
@@ -20,9 +22,11 @@ struct Optimizer::Impl {
   Passes passes;
   std::unique_ptr<AliasStep> alias;
   std::unique_ptr<PaperScaleStep> paper;
+  std::optional<double> norm;
   std::uint64_t updates = 0;
   std::int64_t observed = 0;  // gradients that the second moments have seen before the first step
   bool wants_observation = false;
+  std::vector<std::string> wanted_files;  // of second moments that are given
 
   void start_alias() {
     std::vector<AliasTensor> group;
@@ -67,8 +71,25 @@ struct Optimizer::Impl {
     paper = std::make_unique<PaperScaleStep>(beta2, std::move(gradients));
   }
 
+  // Of the gradients of all main roles together, each tensor's sum added in order.
+  double norm_of_gradients() const {
+    const bool magnitudes = buffers.recipe.norm_factor == "l1";
+    double sum = 0;
+    for (std::size_t i = 0; i < buffers.count(); ++i) {
+      if (!buffers.role(i).main) continue;
+      const std::span<const float> g(buffers.gradient(i), buffers.size(i));
+      sum += magnitudes ? sum_of_magnitudes(g) : sum_of_squares(g).sum_of_squares;
+    }
+    return magnitudes ? sum : std::sqrt(sum);
+  }
+
   bool observes(std::size_t i) const {
     return buffers.memory(i).elementwise == Memory::Adam && buffers.role(i).v0 == "observed";
+  }
+
+  bool starts_from(std::size_t i, const std::string& file) const {
+    const RoleRecipe& role = buffers.role(i);
+    return buffers.memory(i).elementwise == Memory::Adam && role.v0 == "given" && role.v0_file == file;
   }
 
   // The random part of v0, also of the observed form that adds it.
@@ -94,6 +115,9 @@ Optimizer::Optimizer(OptimizerRecipe recipe, std::vector<Parameter> parameters, 
   for (std::size_t i = 0; i < b.count(); ++i) {
     if (impl_->observes(i)) impl_->wants_observation = true;
     if (b.memory(i).elementwise == Memory::Adam && b.role(i).v0 == "random") impl_->add_random_second_moment(i);
+    if (const std::string& file = b.role(i).v0_file; impl_->starts_from(i, file))
+      if (std::ranges::find(impl_->wanted_files, file) == impl_->wanted_files.end())
+        impl_->wanted_files.push_back(file);
   }
   if (b.recipe.step == "alias") impl_->start_alias();
   if (b.recipe.d_mode == "paper") impl_->start_paper_scale();
@@ -195,6 +219,9 @@ void Optimizer::step(double lr_factor, const DecidedVotes& decided) {
   if (wants_observation())
     fail("optimizer",
          "v0 is \"observed\", but no gradient was observed; call observe() and finish_observation() first");
+  if (!o.wanted_files.empty())
+    fail("optimizer", "v0 is \"given\", but the tensors of ", o.wanted_files.front(),
+         " were not; call give_second_moments() first");
   o.buffers.check();
   std::array<UpdateNumbers, 4> numbers = o.passes.numbers(o.updates, lr_factor);
   if (o.alias) {
@@ -206,6 +233,14 @@ void Optimizer::step(double lr_factor, const DecidedVotes& decided) {
     const auto d = static_cast<float>(o.paper->begin());
     for (const Role role : kRoles)
       if (recipe().role(role).main) numbers[static_cast<std::size_t>(role)].step.scale = d;
+  }
+  if (recipe().norm_factor != "none") {
+    o.norm = o.norm_of_gradients();
+    if (!(*o.norm <= std::numeric_limits<float>::max()))
+      fail("optimizer", "the ", recipe().norm_factor, " norm of the gradients is ", *o.norm,
+           ", beyond fp32; lower the learning rate or look at the data");
+    for (const Role role : kRoles)
+      if (recipe().role(role).main) numbers[static_cast<std::size_t>(role)].step.scale = static_cast<float>(*o.norm);
   }
   o.passes.step(numbers, o.updates, decided);
   if (o.alias) o.alias->finish(decided.words);
@@ -238,6 +273,10 @@ const AliasState* Optimizer::measured() const {
 
 std::optional<double> Optimizer::paper_scale() const {
   return impl_->paper ? std::optional(impl_->paper->d()) : std::nullopt;
+}
+
+std::optional<double> Optimizer::norm_factor() const {
+  return impl_->norm;
 }
 
 std::optional<std::string> Optimizer::take_warning() {
@@ -287,11 +326,45 @@ void Optimizer::finish_observation(double batch) {
   impl_->wants_observation = false;
 }
 
+std::vector<std::string> Optimizer::wanted_second_moments() const {
+  return impl_->wanted_files;
+}
+
+void Optimizer::give_second_moments(const std::string& file, std::span<const GivenMoment> given) {
+  const Buffers& b = impl_->buffers;
+  std::map<std::string, std::size_t> missing;
+  for (std::size_t i = 0; i < b.count(); ++i)
+    if (impl_->starts_from(i, file)) missing[b.parameters[i].name] = i;
+  std::vector<std::pair<std::size_t, const at::Tensor*>> found;
+  for (const auto& [name, value] : given) {
+    const auto wanted = missing.find(name);
+    if (wanted == missing.end())
+      fail(file, "has a tensor \"", name, "\" of shape ", value.sizes(),
+           ", but no parameter of that name starts from it; remove the tensor");
+    const std::size_t i = wanted->second;
+    if (value.sizes() != b.parameters[i].value.sizes())
+      fail(file, "tensor \"", name, "\" has shape ", value.sizes(), ", but the parameter has ",
+           b.parameters[i].value.sizes(), "; give each number of the parameter its second moment");
+    const float* const v = data_of(value);
+    for (std::size_t k = 0; k < b.size(i); ++k)
+      if (!(v[k] >= 0 && v[k] <= std::numeric_limits<float>::max()))
+        fail(file, "tensor \"", name, "\" has ", v[k], " at element ", k, "; a second moment is finite and at least 0");
+    found.emplace_back(i, &value);
+    missing.erase(wanted);
+  }
+  if (!missing.empty())
+    fail(file, "has no tensor \"", missing.begin()->first, "\"; v0 = \"given\" needs one of shape ",
+         b.parameters[missing.begin()->second].value.sizes());
+  for (const auto& [i, value] : found) std::copy_n(data_of(*value), b.size(i), b.state(i, 1).data());
+  std::erase(impl_->wanted_files, file);
+}
+
 std::uint64_t Optimizer::updates() const {
   return impl_->updates;
 }
 void Optimizer::set_updates(std::uint64_t updates) {
   impl_->updates = updates;
+  impl_->wanted_files.clear();
   if (impl_->alias) impl_->alias->reload();
   if (impl_->paper) impl_->paper->reload();
 }
@@ -321,7 +394,9 @@ std::vector<StateTensor> Optimizer::state() {
 }
 
 std::string Optimizer::table() const {
-  return group_table(impl_->buffers.recipe, impl_->buffers.parameters, vote_bits() > 0);
+  // Only the step rule keeps something of the planes.
+  const std::size_t planes = impl_->alias ? impl_->alias->vote_planes() : 1;
+  return group_table(impl_->buffers.recipe, impl_->buffers.parameters, vote_bits() > 0 ? planes : 0);
 }
 
 }  // namespace steepest

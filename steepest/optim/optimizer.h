@@ -32,6 +32,12 @@ struct StateTensor {
   bool per_rank;     ///< differs between ranks (momentum that is voted on)
 };
 
+/// Start values of a parameter's second moment.
+struct GivenMoment {
+  std::string name;  ///< of the parameter
+  at::Tensor value;  ///< fp32, contiguous, on the CPU
+};
+
 /// Update rule over all parameters: planned once, then the same few passes over memory each step. Results have the same
 /// bits for any number of threads; and for any instruction set, but for directions of matrix products (spectral,
 /// normuon, swan), whose products are libtorch's and differ between kinds of CPUs.
@@ -101,6 +107,8 @@ class Optimizer {
   const AliasState* measured() const;
   /// The scale d of the last step with d_mode = "paper" (paper_scale.h).
   std::optional<double> paper_scale() const;
+  /// The norm of the gradients of the last step with norm_factor = "l1" or "l2".
+  std::optional<double> norm_factor() const;
   /// Something to tell the user, once.
   std::optional<std::string> take_warning();
   /// After a resume with another number of ranks: references of a vote are not this rank's own.
@@ -119,6 +127,14 @@ class Optimizer {
   std::int64_t observation_batches() const;
   void observe();
   void finish_observation(double batch);
+
+  /// The files of v0 = "given" whose tensors have not been handed over, before update 1 can be made; empty after
+  /// set_updates(), for then they are part of the restored state.
+  std::vector<std::string> wanted_second_moments() const;
+  /// The second moments of the parameters that start from this file, checked before any of them is changed. Throws
+  /// Error that begins with the file's name: for a parameter without a tensor, a tensor without a parameter, another
+  /// shape, and numbers that are negative or not finite.
+  void give_second_moments(const std::string& file, std::span<const GivenMoment> given);
 
   /// Completed updates: bias correction and the parity rule count them. Skipped steps do not advance it.
   std::uint64_t updates() const;

@@ -79,7 +79,7 @@ std::array<UpdateNumbers, 4> Passes::numbers(std::uint64_t updates, double lr_fa
     if (!remembers_first(role)) n.last_memory = n.memory;
     n.direction = find_direction(role.direction).elementwise.value_or(Direction::Identity);
     n.step = {.lr = static_cast<float>(role.lr * lr_factor),
-              .weight_decay = role.coupled_decay ? 0 : static_cast<float>(role.weight_decay),
+              .weight_decay = decoupled_decay(role, updates + 1),
               .dead_zone = static_cast<float>(role_numbers(role).dead_zone)};
   }
   return list;

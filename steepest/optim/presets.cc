@@ -191,6 +191,24 @@ std::span<const Preset> presets() {
        "x <- x - lr (sign(g) + wd x)",
        everywhere(role("none", "sign", 1e-3)),
        {"the experiments' coupled weight decay is not this rule: decay here is decoupled"}},
+      {"l2_sign_descent",
+       "sign of the gradient times the l2 norm of the whole gradient, stateless",
+       "the baseline \"Steepest Descent\" of ALIAS's authors, arXiv 2506.03725",
+       "x <- x - lr (|g|_2 sign(g) + wd x), |g|_2 over all tensors",
+       everywhere(role("none", "sign", 1e-3)),
+       {"the baseline's learning rate, and whether its gradients are clipped first"},
+       "schedule",
+       {},
+       "l2"},
+      {"max_norm_descent",
+       "steepest descent under the largest weight change: sign of the gradient times its l1 norm, stateless",
+       "steepest descent under the max norm, whose dual is the l1 norm",
+       "x <- x - lr (|g|_1 sign(g) + wd x), |g|_1 over all tensors; with lr = 1/L_inf a descent step",
+       everywhere(role("none", "sign", 1e-6)),
+       {"the learning rate, which goes with 1/L_inf and so falls with the number of parameters"},
+       "schedule",
+       {},
+       "l1"},
       {"signum",
        "sign of the momentum; with votes each worker keeps its own momentum",
        "signSGD, arXiv 1802.04434; majority vote, arXiv 1810.05291",
@@ -414,6 +432,7 @@ OptimizerRecipe recipe_of(const Preset& row) {
   recipe.roles = row.roles;
   recipe.step = row.step;
   recipe.alias = row.alias;
+  recipe.norm_factor = row.norm_factor;
   return recipe;
 }
 

@@ -21,6 +21,7 @@ struct Preset {
   std::vector<std::string> unverified;  ///< statements not checked against the paper
   std::string step = "schedule";        ///< step rule of the main roles
   AliasNumbers alias = {};              ///< its numbers
+  std::string norm_factor = "none";     ///< OptimizerRecipe::norm_factor
 };
 
 std::span<const Preset> presets();

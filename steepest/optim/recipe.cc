@@ -1,6 +1,7 @@
 #include "steepest/optim/recipe.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "steepest/optim/axes.h"
 #include "steepest/optim/directions/multinorm.h"
@@ -8,6 +9,8 @@
 
 namespace steepest {
 namespace {
+
+constexpr double kSmallestDecay = 0x1p-22;
 
 bool contains(const std::vector<std::string>& list, const std::string& name) {
   return std::find(list.begin(), list.end(), name) != list.end();
@@ -111,6 +114,10 @@ void validate(const OptimizerRecipe& recipe) {
         find_memory(role.memory).owns_gradient && (role.coupled_decay || role_numbers(role).noise > 0))
       fail_usage(section(r),
                  "memory is \"kept\", whose momentum lives in the gradient; coupled_decay and noise would stay in it");
+  for (const Role r : kRoles)
+    if (const RoleRecipe& role = recipe.role(r); role.coupled_decay && role.decay_every > 1)
+      fail_usage(section(r), "decay_every is ", role.decay_every,
+                 ", but coupled_decay = true adds the decay to every gradient; remove one");
   if (recipe.aggregate == "vote")
     for (const Role r : kRoles)
       if (is_sign(recipe.role(r)) && measures_operator_norm(recipe.role(r)))
@@ -119,6 +126,9 @@ void validate(const OptimizerRecipe& recipe) {
             "scaling is \"opnorm\", which measures a direction that a vote only decides later; use \"rms\" or \"raw\"");
   for (const RoleRecipe& role : recipe.roles)
     if (role.direction == "multinorm") norms_in(role.norms);
+  for (const Role r : kRoles)
+    if (uses_key(recipe.role(r), "v0_file") && recipe.role(r).v0_file.empty())
+      fail_usage(section(r), "v0 is \"given\", but no file is named; set v0_file");
   if (recipe.aggregate != "mean" && recipe.aggregate != "vote" && recipe.aggregate != "ef-mean")
     fail_usage("distributed", "aggregate is \"", recipe.aggregate, "\"; it must be one of mean, vote, ef-mean");
   validate_step(recipe);
@@ -133,10 +143,12 @@ std::vector<std::string> warnings(const OptimizerRecipe& recipe) {
   for (const Role r : kRoles) {
     const RoleRecipe& role = recipe.role(r);
     if (measures_step(recipe, r)) continue;
-    const double decay = role.lr * role.weight_decay;
-    if (decay > 0 && decay < 0x1p-22)
-      list.push_back(
-          concat('[', section(r), "] lr * weight_decay is ", decay, "; below 2^-22 fp32 rounding loses much of it"));
+    const auto every = static_cast<double>(role.decay_every);
+    const double decay = role.coupled_decay ? 0 : role.lr * role.weight_decay * every;
+    if (decay > 0 && decay < kSmallestDecay)
+      list.push_back(concat('[', section(r), "] lr * weight_decay", every > 1 ? " * decay_every" : "", " is ", decay,
+                            "; below 2^-22 fp32 rounding loses much of it; set decay_every = ",
+                            every * std::exp2(std::ceil(std::log2(kSmallestDecay / decay)))));
   }
   return list;
 }
@@ -198,16 +210,17 @@ std::string formula(const RoleRecipe& role) {
     h += ", ";
   }
   if (n.scale != 1) d = concat(n.scale, ' ', d);
-  return role.weight_decay == 0 ? concat(h, "x <- x - lr ", d)
-                                : concat(h, "x <- x - lr (", d, " + ", role.weight_decay, " x)");
+  if (role.weight_decay == 0) return concat(h, "x <- x - lr ", d);
+  const std::string rule = concat(h, "x <- x - lr (", d, " + ", role.weight_decay, " x)");
+  return role.decay_every == 1 ? rule : concat(rule, ", the decay of ", role.decay_every, " updates at once");
 }
 
 double state_bytes_per_parameter(const OptimizerRecipe& recipe, Role role) {
-  return state_bytes_per_parameter(recipe.role(role)) + step_bytes_per_parameter(recipe, role, false);
+  return state_bytes_per_parameter(recipe.role(role)) + step_bytes_per_parameter(recipe, role);
 }
 
 std::string state_bytes_text(const OptimizerRecipe& recipe, Role role) {
-  const double step = step_bytes_per_parameter(recipe, role, false);
+  const double step = step_bytes_per_parameter(recipe, role);
   const std::string text = state_bytes_text(recipe.role(role));
   if (step == 0) return text;
   const int whole = state_bytes_per_parameter(recipe.role(role));
@@ -220,7 +233,9 @@ std::string lr_text(const OptimizerRecipe& recipe, Role role) {
 }
 
 std::string formula(const OptimizerRecipe& recipe, Role role) {
-  const std::string text = formula(recipe.role(role));
+  std::string text = formula(recipe.role(role));
+  if (recipe.norm_factor != "none" && recipe.role(role).main)
+    text = substitute(text, "sign", recipe.norm_factor == "l1" ? "l1(g) sign" : "l2(g) sign");
   return measures_step(recipe, role) ? substitute(text, "lr", "gamma") : text;
 }
 

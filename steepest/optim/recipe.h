@@ -27,6 +27,7 @@ struct RoleRecipe {
   std::string direction = "identity";  ///< a row of directions()
   double lr = 1e-3;
   double weight_decay = 0;
+  std::int64_t decay_every = 1;  ///< k: each kth update takes k times the decay, the others none
   bool main =
       true;  ///< carries the method's own rule; [optimizer] lr, memory, direction and scale go to these roles only
   std::optional<double> momentum, beta1, beta2, eps, scale;
@@ -36,10 +37,11 @@ struct RoleRecipe {
   double noise = 0;             ///< sign(h + noise z), z standard normal (arXiv 1906.01736)
   bool signum_warmup = false;   ///< sign(g) for the first C(b) steps of the memory ema (arXiv 1802.04434, theorem 3)
   bool bias_correction = true;  ///< of the memory adam_hybrid
-  std::string v0 = "zero";      ///< start of Adam's second moment: zero | random | observed (optim/second_moment.h)
+  std::string v0 = "zero";  ///< start of Adam's second moment: zero | random | observed | given (optim/second_moment.h)
   double v0_sigma = 1, v0_c = 1;
   std::string v0_mode = "grad-mean-var";
   std::int64_t v0_batches = 40;
+  std::string v0_file;  ///< what v0 = "given" is read from; who reads it hands it over (Optimizer::give_second_moments)
   std::int64_t iterations = 5;
   std::string end = "column";
   std::string dead = "none";
@@ -66,6 +68,8 @@ struct OptimizerRecipe {
   std::string step = "schedule";  ///< lr * schedule, or "alias": one measured step size for all main roles
   AliasNumbers alias;             ///< used with step = "alias"
   std::string d_mode = "fixed";   ///< scale d of the gradients of adam_hybrid: "fixed", 1; "paper", optim/paper_scale.h
+  std::string norm_factor = "none";  ///< norm of all gradients of the main roles that multiplies their signs: none | l1
+                                     ///< | l2 (parameter_free.md 2)
   std::array<RoleRecipe, 4> roles;
 
   RoleRecipe& role(Role r) { return roles[static_cast<std::size_t>(r)]; }
@@ -131,9 +135,9 @@ std::vector<std::string> warnings(const OptimizerRecipe& recipe);
 /// entry, or a fixed number of them, per row or column count nothing.
 int state_bytes_per_parameter(const RoleRecipe& role);
 
-/// What the step rule keeps beside it, in bytes: the arrays of alias_step.h, or the signs of paper_scale.h. `voted`:
-/// this role's signs are voted on.
-double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, bool voted);
+/// What the step rule keeps beside it, in bytes: the arrays of alias_plan.h, or the signs of paper_scale.h.
+/// `vote_planes`: in how many planes of bits this role's signs are voted on, 0 if they are not.
+double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, std::size_t vote_planes = 0);
 
 /// Both together, of gradients that are averaged.
 double state_bytes_per_parameter(const OptimizerRecipe& recipe, Role role);

@@ -29,8 +29,8 @@ std::vector<std::string> polar_names() {
 
 // Whether the role's memory, direction or step has the key.
 bool has_key(const RoleRecipe& role, const std::string& key) {
-  static const std::vector<std::string> always = {"memory", "direction", "lr",           "weight_decay",
-                                                  "scale",  "scaling",   "coupled_decay"};
+  static const std::vector<std::string> always = {"memory",  "direction",     "lr",         "weight_decay", "scale",
+                                                  "scaling", "coupled_decay", "decay_every"};
   if (key == "signum_warmup") return role.memory == "ema" && is_sign(role);
   if (contains(always, key) || contains(find_memory(role.memory).keys, key)) return true;
   if (role.direction == "multinorm")
@@ -51,6 +51,10 @@ std::vector<Key<RoleRecipe>> make_keys() {
           "learning rate before the schedule; [optimizer] lr is that of the main roles (sinkgd: the matrices)"),
       keys::number("weight_decay", &R::weight_decay, 0, 1e6,
                    "decoupled decay, x <- x - lr * weight_decay * x; [optimizer] changes all roles but vectors"),
+      keys::number(
+          "decay_every", &R::decay_every, 1, 1e9,
+          "k: every kth update decays by k * lr * weight_decay, the others not at all, for decay so small that "
+          "fp32 rounding would lose it; default 1"),
       keys::number(
           "momentum", &R::momentum, 0, kLargestBeta,
           "b of the memories ema and nesterov (default 0.9) and of the directions sinkhorn_ema (0.95) and racs (0.9)"),
@@ -77,15 +81,17 @@ std::vector<Key<RoleRecipe>> make_keys() {
                  "true signs the gradient itself in the first C(momentum) steps (54 for 0.9) of the memory ema"),
       keys::flag("bias_correction", &R::bias_correction, "of the memory adam_hybrid; default true"),
       keys::text(
-          "v0", &R::v0, {"zero", "random", "observed"},
-          "start of the memory adam's second moment: zero; random: v0_c v0_sigma/(fan_in + fan_out) chi^2; observed: "
-          "from v0_batches gradients before the first step; vectors start at zero unless observed"),
+          "v0", &R::v0, {"zero", "random", "observed", "given"},
+          "start of the memory adam's second moment: zero; random: v0_c v0_sigma/(fan_in + fan_out) chi^2, vectors at "
+          "zero; observed: from v0_batches gradients before the first step; given: the tensors of v0_file"),
       keys::number("v0_sigma", &R::v0_sigma, 0, 1e12, "factor on v0; default 1"),
       keys::number("v0_c", &R::v0_c, 1, 2, "c of the random v0: 1 (paper) or 2 (a squared Xavier draw); default 1"),
       keys::text("v0_mode", &R::v0_mode, {"grad-mean-var", "grad-mean", "grad-mean-random"},
                  "observed v0; grad-mean-var: mean^2 + batch * variance of the batch means; grad-mean: mean^2; "
                  "grad-mean-random: mean^2 + the random v0"),
       keys::number("v0_batches", &R::v0_batches, 1, 1e6, "batches that the observed v0 sees; default 40"),
+      keys::text("v0_file", &R::v0_file, {},
+                 "safetensors file of the given v0: for each parameter of the role a tensor F32 of its name and shape"),
       keys::number(
           "iterations", &R::iterations, 1, 100,
           "L of sinkhorn: row and column normalisations; rounds of multinorm; power iterations of racs; default 5"),
@@ -153,6 +159,8 @@ std::string idle_reason(const RoleRecipe& role, const std::string& key) {
   const auto among = [&](std::initializer_list<const char*> list) {
     return std::find(list.begin(), list.end(), key) != list.end() && has_key(role, key);
   };
+  if (role.weight_decay == 0 && key == "decay_every")
+    return "is the period of weight_decay, which is 0; remove it or set weight_decay";
   if (role.dead != "mask" && among({"tau"}))
     return "is the floor of dead = \"mask\", but dead is \"none\"; set it or remove tau";
   if (role.lagged && among({"iterations", "end", "warm"}) && has_key(role, "lagged"))
@@ -161,10 +169,10 @@ std::string idle_reason(const RoleRecipe& role, const std::string& key) {
     return "is not used with polar = \"svd\", the exact factor; remove one";
   if (role.whitening == "eigen" && among({"steps"}) && has_key(role, "whitening"))
     return "is not used with whitening = \"eigen\", which is exact; remove one";
-  const bool observed = role.v0 == "observed";
+  const bool observed = role.v0 == "observed", given = role.v0 == "given";
   const bool random = role.v0 == "random" || (observed && role.v0_mode == "grad-mean-random");
-  if ((role.v0 == "zero" && among({"v0_sigma"})) || (!random && among({"v0_c"})) ||
-      (!observed && among({"v0_mode", "v0_batches"})))
+  if ((!observed && !random && among({"v0_sigma"})) || (!random && among({"v0_c"})) ||
+      (!observed && among({"v0_mode", "v0_batches"})) || (!given && among({"v0_file"})))
     return concat("has no part in v0 = \"", role.v0, observed ? concat("\" with v0_mode = \"", role.v0_mode) : "",
                   "\"; remove it or set v0");
   return {};

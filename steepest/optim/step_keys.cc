@@ -17,6 +17,9 @@ using Whole = Key<OptimizerRecipe>;
 std::string idle_reason(const AliasNumbers& n, const std::string& key) {
   if (key == "pair" && n.sample == AliasSample::Consecutive)
     return "is not used with sample = \"consecutive\", where batches that follow each other are the pair; remove one";
+  if (key == "reference" && !keeps_reference(n))
+    return "is for the gradient that sample = \"consecutive\" with estimator = \"full\" keeps, and nothing else does; "
+           "remove it";
   if (key == "f_lower" && n.option == AliasOption::I)
     return "is not used by option \"I\", which estimates the distance to the optimum; remove it, or set option to "
            "\"II\"";
@@ -103,6 +106,24 @@ bool has_hybrid(const OptimizerRecipe& recipe) {
                      [](const RoleRecipe& role) { return role.main && role.memory == "adam_hybrid"; });
 }
 
+/// Whether all main roles step along the signs of the gradient itself, which its norm can multiply.
+bool signs_gradient(const OptimizerRecipe& recipe) {
+  return std::all_of(recipe.roles.begin(), recipe.roles.end(), [](const RoleRecipe& role) {
+    return !role.main || (role.memory == "none" && is_sign(role) && !role.coupled_decay);
+  });
+}
+
+Whole norm_factor() {
+  Whole key =
+      keys::text("norm_factor", &OptimizerRecipe::norm_factor, {"none", "l1", "l2"},
+                 "direction sign without a memory: norm that multiplies the signs, of all gradients of the main "
+                 "roles together; l1: steepest descent under the max norm; default none");
+  key.get = [plain = key.get](const OptimizerRecipe& r) {
+    return r.step != "alias" && signs_gradient(r) ? plain(r) : std::nullopt;
+  };
+  return key;
+}
+
 Whole scale_mode() {
   Whole key = keys::text("d_mode", &OptimizerRecipe::d_mode, {"fixed", "paper"},
                          "adam_hybrid: scale d of the gradients; fixed: 1; paper: its recursion from 1e-8, for study");
@@ -139,10 +160,15 @@ std::vector<Whole> make_keys() {
           "alias: curvature from the full difference of a pair, from the difference along the step (directional), or "
           "from "
           "the extremes of both gradients without (minmax) or with signs (minmax_signed); default full"),
+      choice<AliasReference>("reference", &N::reference,
+                             {{"fp32", AliasReference::Fp32}, {"bf16", AliasReference::Bf16}},
+                             "alias sample consecutive, estimator full: how the gradient of the last measurement is "
+                             "kept; bf16: 2 bytes instead of 4, compared as rounded; default fp32"),
       number("gamma_lag", &N::gamma_lag, 0, 1, "alias: 1 steps with the step size measured one step before; default 0"),
       number("alias_warmup", &N::warmup, 0, 1e15, "alias: steps in which the step size rises to gamma_max; default 0"),
       clipped_estimators(),
       scale_mode(),
+      norm_factor(),
   };
 }
 
@@ -160,6 +186,9 @@ void validate_alias(const OptimizerRecipe& recipe) {
                  "\", whose momentum lives in the gradient that step = \"alias\" evaluates again; choose \"ema\"");
     if (!role.main) continue;
     const auto refuse = [&](const auto&... parts) { fail_usage(role_section(r), parts...); };
+    if (role.decay_every > 1)
+      refuse("decay_every is ", role.decay_every,
+             ", but step = \"alias\" measures every step, of which decay has to be a part; set it to 1");
     if (is_sign(role) && role.scaling != "opnorm") continue;
     if (is_minmax(n.estimator))
       refuse("direction is \"", role.direction,
@@ -206,6 +235,25 @@ void validate_scale(const OptimizerRecipe& recipe) {
         "\"ef-mean\"");
 }
 
+void validate_norm_factor(const OptimizerRecipe& recipe) {
+  for (const auto& given : recipe.given_whole)
+    if (given.key == "norm_factor" && !signs_gradient(recipe))
+      fail_key(given.place,
+               "is for main roles with memory \"none\" and direction \"sign\" without coupled_decay; remove it, or use "
+               "method \"signsgd\"");
+  if (recipe.norm_factor == "none") return;
+  if (!signs_gradient(recipe))
+    fail_usage("optimizer", "norm_factor is \"", recipe.norm_factor,
+               "\", which is for main roles with memory \"none\" and direction \"sign\" without coupled_decay; set it "
+               "to \"none\"");
+  if (recipe.step == "alias")
+    fail_usage("optimizer", "norm_factor is \"", recipe.norm_factor,
+               "\" and step is \"alias\", which would size each step twice; choose one of them");
+  if (recipe.aggregate == "vote")
+    fail_usage("distributed", "aggregate is \"vote\", but norm_factor = \"", recipe.norm_factor,
+               "\" measures the gradient that all ranks follow; use \"mean\" or \"ef-mean\"");
+}
+
 }  // namespace
 
 const std::vector<Key<OptimizerRecipe>>& optimizer_keys() {
@@ -224,9 +272,11 @@ bool measures_step(const OptimizerRecipe& recipe, Role role) {
 
 void validate_step(const OptimizerRecipe& recipe) {
   validate_scale(recipe);
+  validate_norm_factor(recipe);
   if (recipe.step == "alias") return validate_alias(recipe);
   for (const auto& given : recipe.given_whole)
-    if (given.key != "d_mode") fail_key(given.place, "is used by step = \"alias\" only; remove it or set step");
+    if (given.key != "d_mode" && given.key != "norm_factor")
+      fail_key(given.place, "is used by step = \"alias\" only; remove it or set step");
 }
 
 bool follows_signs_of(const RoleRecipe& role, const char* memory) {
@@ -235,15 +285,15 @@ bool follows_signs_of(const RoleRecipe& role, const char* memory) {
          !n.signum_warmup;
 }
 
-double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, bool voted) {
+double step_bytes_per_parameter(const OptimizerRecipe& recipe, Role role, std::size_t vote_planes) {
   if (recipe.d_mode == "paper") return recipe.role(role).main ? kPaperScaleBytes : 0;
   if (!measures_step(recipe, role)) return 0;
   static const float some = 0;
   AliasTensor tensor;
   tensor.signs_of_gradient = follows_signs_of(recipe.role(role), "none");
   tensor.momentum = follows_signs_of(recipe.role(role), "ema") ? &some : nullptr;
-  tensor.voted = voted;
-  return alias_state_bytes(recipe.alias, tensor);
+  tensor.voted = vote_planes > 0;
+  return alias_state_bytes(recipe.alias, tensor, vote_planes);
 }
 
 }  // namespace steepest

@@ -90,7 +90,7 @@ std::string aligned(std::span<const std::vector<std::string>> rows) {
   return out;
 }
 
-std::string group_table(const OptimizerRecipe& recipe, std::span<const Parameter> parameters, bool voted) {
+std::string group_table(const OptimizerRecipe& recipe, std::span<const Parameter> parameters, std::size_t vote_planes) {
   Rows rows = {{"group", "tensors", "parameters", "lr", "state bytes", "ranks", "rule"}};
   for (const Role r : kRoles) {
     std::int64_t tensors = 0, elements = 0;
@@ -102,8 +102,8 @@ std::string group_table(const OptimizerRecipe& recipe, std::span<const Parameter
       bytes += state_bytes(recipe.role(r), p);
     }
     if (tensors == 0) continue;
-    const bool votes = voted && is_sign(recipe.role(r));
-    const double step = step_bytes_per_parameter(recipe, r, votes) * static_cast<double>(elements);
+    const bool votes = vote_planes > 0 && is_sign(recipe.role(r));
+    const double step = step_bytes_per_parameter(recipe, r, votes ? vote_planes : 0) * static_cast<double>(elements);
     bytes += static_cast<std::size_t>(std::ceil(step));
     rows.push_back({role_name(r), concat(tensors), concat(elements), lr_text(recipe, r), concat(bytes),
                     votes                           ? "vote"

@@ -13,7 +13,8 @@ namespace steepest {
 std::string aligned(std::span<const std::vector<std::string>> rows);
 
 /// One line per role that has parameters: tensors, parameters, lr, state bytes, how ranks agree, the rule.
-std::string group_table(const OptimizerRecipe& recipe, std::span<const Parameter> parameters, bool voted);
+/// `vote_planes`: in how many planes of bits they vote on signs, 0 if they do not.
+std::string group_table(const OptimizerRecipe& recipe, std::span<const Parameter> parameters, std::size_t vote_planes);
 
 /// One line per preset.
 std::string method_table();

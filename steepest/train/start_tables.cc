@@ -80,8 +80,12 @@ std::string warnings_for(const RunConfig& config) {
   std::string out;
   for (const std::string& warning : warnings(config.optimizer)) out += "warning: " + warning + '\n';
   std::string roles;
+  const auto measured = [&](Role role) {
+    return config.optimizer.norm_factor != "none" && config.optimizer.role(role).main;
+  };
   for (const Role role : kRoles)
-    if (is_scale_invariant(config.optimizer.role(role))) roles += concat(roles.empty() ? "" : ", ", role_name(role));
+    if (is_scale_invariant(config.optimizer.role(role)) && !measured(role))
+      roles += concat(roles.empty() ? "" : ", ", role_name(role));
   if (config.train.clip_norm > 0 && !roles.empty())
     out += concat("warning: [train] clip_norm has no effect on the roles ", roles,
                   ": their direction ignores the gradient's scale\n");

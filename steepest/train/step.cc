@@ -117,6 +117,7 @@ void StepRunner::observe() {
     optimizer_.observe();
   }
   optimizer_.finish_observation(static_cast<double>(windows_per_step_));
+  if (simulation_) simulation_->memories().store_for_all();
 }
 
 StepRunner::Share StepRunner::share_of(int worker) const {

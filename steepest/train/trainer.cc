@@ -15,6 +15,7 @@
 #include "steepest/data/prepare.h"
 #include "steepest/train/checkpoint.h"
 #include "steepest/train/evaluate.h"
+#include "steepest/train/given_moments.h"
 #include "steepest/train/metrics.h"
 #include "steepest/train/recipe_changes.h"
 #include "steepest/train/replicas.h"
@@ -76,9 +77,11 @@ class Run {
     require_agreement(*group_, config_, data_, *model_, *loader_);
     optimizer_.emplace(config_.optimizer, model_->parameters(),
                        worker_count(config_, *group_) > 1 && config_.distributed.aggregate == "vote", group_->rank());
+    const fs::path checkpoint = agreed_checkpoint(request.resume);
+    if (checkpoint.empty()) give_second_moments(*optimizer_, *group_);
     steps_.emplace(*model_, *optimizer_, *loader_, *group_, config_);
     writer_.emplace(out_, data_.tokenizer, config_, *group_);
-    resume(request);
+    if (!checkpoint.empty()) resume(checkpoint);
     check_weights(*group_, *optimizer_, false);
   }
 
@@ -148,11 +151,14 @@ class Run {
     return newest_checkpoint(resume).value_or(resume);  // of a run folder its newest checkpoint
   }
 
-  void resume(const TrainRequest& request) {
-    const fs::path folder = checkpoint_of(request.resume);
-    // Machines that do not share their folders would begin at different steps.
+  /// Machines that do not share their folders would begin at different steps.
+  fs::path agreed_checkpoint(const std::string& resume) const {
+    const fs::path folder = checkpoint_of(resume);
     require_equal(*group_, "checkpoint to resume from", folder.empty() ? "none" : folder.filename().string());
-    if (folder.empty()) return;
+    return folder;
+  }
+
+  void resume(const fs::path& folder) {
     state_ = load_checkpoint(folder, *model_, *optimizer_, worker_parts(), *group_, config_);
     changes_ = recipe_changes(saved_recipe(folder), to_toml(config_));
     resumed_from_ = folder;
@@ -275,6 +281,7 @@ class Run {
       row["opt/d"] = *d;
       row["opt/step_size"] = lr * *d;
     }
+    if (const auto norm = optimizer_->norm_factor()) row["opt/step_size"] = lr * *norm;
     if (report.sign_agreement) row["opt/sign_agreement"] = *report.sign_agreement;
     metrics_->write(state_.step, row);
     if (!reporter_.progress) return;

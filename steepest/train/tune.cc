@@ -12,6 +12,7 @@
 #include "steepest/comm/agree.h"
 #include "steepest/data/prepare.h"
 #include "steepest/optim/axes.h"
+#include "steepest/train/given_moments.h"
 #include "steepest/train/setup.h"
 #include "steepest/train/step.h"
 
@@ -61,6 +62,7 @@ class Tuner {
     Llama model = make_model(config_, data_);
     Optimizer optimizer(with_constant_step(config_.optimizer, gamma), model.parameters(),
                         group_->world_size() > 1 && config_.distributed.aggregate == "vote", group_->rank());
+    give_second_moments(optimizer, *group_);
     StepRunner steps(model, optimizer, *loader_, *group_, config_);
     if (optimizer.wants_observation()) steps.observe();
     std::vector<double> losses;
@@ -141,6 +143,9 @@ SosResult tune(const TuneRequest& request, const Reporter& reporter,
   refuse("[distributed] vote_per", "\"machine\"", distributed.vote_per == "machine");
   refuse("[distributed] simulated_workers", std::to_string(distributed.simulated_workers),
          distributed.simulated_workers > 0);
+  refuse("[optimizer] norm_factor", '"' + config.optimizer.norm_factor + '"', config.optimizer.norm_factor != "none");
+  for (const RoleRecipe& role : config.optimizer.roles)
+    refuse("[optimizer] decay_every", std::to_string(role.decay_every), role.main && role.decay_every > 1);
   validate(with_constant_step(config.optimizer, 1));
   if (config.train.threads > 0) at::set_num_threads(static_cast<int>(config.train.threads));
   Tuner tuner(request, reporter);

@@ -14,8 +14,8 @@ WorkerMemories::WorkerMemories(Optimizer& optimizer, int workers) {
     std::vector<std::int64_t> shape = state.value.sizes().vec();
     shape.insert(shape.begin(), workers);
     tensors_.push_back({state.name, state.value, at::empty(shape, state.value.options())});
-    tensors_.back().stacked.copy_(state.value);
   }
+  store_for_all();
 }
 
 void WorkerMemories::load(int worker) {
@@ -24,6 +24,10 @@ void WorkerMemories::load(int worker) {
 
 void WorkerMemories::store(int worker) {
   for (const Tensors& t : tensors_) t.stacked[worker].copy_(t.live);
+}
+
+void WorkerMemories::store_for_all() {
+  for (const Tensors& t : tensors_) t.stacked.copy_(t.live);
 }
 
 at::Tensor& WorkerMemories::stacked(const std::string& name) {

@@ -22,6 +22,8 @@ class WorkerMemories {
   /// The optimizer's state <- the worker's, and back.
   void load(int worker);
   void store(int worker);
+  /// All workers <- the optimizer's state.
+  void store_for_all();
 
   /// Of the state tensor with this name: [workers, its shape], as checkpoints hold it. Throws Error for another name.
   at::Tensor& stacked(const std::string& name);

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <string>
 
+#include "steepest/optim/alias_plan.h"
 #include "steepest/optim/optimizer.h"
 #include "tests/optim/alias_settings.h"
 #include "tests/optim/model.h"
@@ -123,6 +124,12 @@ inline std::vector<Case> cases() {
           add(AliasSample::Same, AliasPair::Backward, gap, estimator, option, momentum, decay);
           add(AliasSample::Same, AliasPair::Forward, gap, estimator, option, momentum, decay);
         }
+  const std::vector<Case> wide = list;
+  for (Case c : wide) {
+    c.name += ", reference in bf16";
+    c.settings.numbers.reference = AliasReference::Bf16;
+    if (narrow_reference(c.settings.numbers)) list.push_back(c);
+  }
   return list;
 }
 

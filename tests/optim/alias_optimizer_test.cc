@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <numeric>
+#include <sstream>
 
 #include "steepest/optim/optimizer.h"
 #include "tests/optim/alias_learner.h"
@@ -103,8 +104,9 @@ TEST(ParameterFreeSpec, A17ResumedTensorsContinueWithTheSameBits) {
 
 TEST(ParameterFreeSpec, StateIsWhatTheTableSays) {
   const auto bytes = [](AliasSample sample, AliasPair pair, int gap, AliasEstimator estimator, AliasOption option,
-                        double momentum) {
+                        double momentum, AliasReference reference = AliasReference::Fp32) {
     AliasSettings s;
+    s.numbers.reference = reference;
     s.numbers.sample = sample;
     s.numbers.pair = pair;
     s.numbers.gap = gap;
@@ -125,6 +127,9 @@ TEST(ParameterFreeSpec, StateIsWhatTheTableSays) {
   EXPECT_EQ(bytes(consecutive, backward, 1, E::Full, two, 0), 4);
   EXPECT_EQ(bytes(consecutive, backward, 1, E::Full, one, 0), 4);
   EXPECT_EQ(bytes(consecutive, backward, 5, E::Full, two, 0), 8);
+  EXPECT_EQ(bytes(consecutive, backward, 1, E::Full, two, 0, AliasReference::Bf16), 2);
+  EXPECT_EQ(bytes(consecutive, backward, 5, E::Full, two, 0, AliasReference::Bf16), 6);
+  EXPECT_EQ(bytes(same, forward, 1, E::Full, two, 0, AliasReference::Bf16), 0) << "nothing is kept";
   EXPECT_EQ(bytes(consecutive, backward, 1, E::Directional, two, 0), 0.25);
   EXPECT_EQ(bytes(consecutive, backward, 1, E::Directional, two, 0.9), 4);
   EXPECT_EQ(bytes(consecutive, backward, 1, E::Minmax, two, 0), 0);
@@ -237,6 +242,86 @@ TEST(ParameterFreeSpec, AnyMemoryAndDirectionIsMeasuredByItsRealDisplacement) {
         EXPECT_GT(optimizer.measured()->gamma_step, 0);
       }
     }
+  }
+}
+
+// Section 3.5: g_ref in 2 bytes. Tensors of odd sizes share the buffer.
+TEST(ParameterFreeSpec, AReferenceInBf16IsComparedAsRounded) {
+  for (const int gap : {1, 3}) {
+    OptimizerRecipe recipe = preset("alias");
+    recipe.alias.sample = AliasSample::Consecutive;
+    recipe.alias.reference = AliasReference::Bf16;
+    recipe.alias.gap = gap;
+    recipe.alias.gap_weight = 1;
+    recipe.alias.gamma_max = 1e-2;
+    recipe.alias.L0 = 0;
+    const Quadratic f;
+    Optimizer optimizer(recipe, f.parameters, false);
+    double eta = 0, unrounded = 0;
+    std::vector<std::vector<float>> before, gradient;
+    for (std::uint64_t t = 0; t < 10; ++t) {
+      const double loss = f.evaluate(optimizer, t);
+      const auto x = f.copy(false), g = f.copy(true);
+      while (optimizer.needs_gradient(loss)) f.evaluate(optimizer, t);
+      if (t % gap == 0) {
+        double change = 0, exact = 0, shift = 0;
+        for (std::size_t i = 0; t > 0 && i < x.size(); ++i) {
+          const at::Tensor kept = at::tensor(gradient[i]);
+          const at::Tensor wide = kept.to(at::kBFloat16).to(at::kFloat);
+          for (std::size_t k = 0; k < x[i].size(); ++k) {
+            change += std::abs(double{g[i][k]} - floats(wide)[k]);
+            exact += std::abs(double{g[i][k]} - floats(kept)[k]);
+            shift = std::max(shift, std::abs(double{before[i][k]} - x[i][k]));
+          }
+        }
+        if (t > 0) {
+          EXPECT_NEAR((optimizer.measured()->eta - eta) / (change / shift), 1, 1e-5) << t;
+          unrounded = std::max(unrounded, std::abs(change / exact - 1));
+        }
+        eta = optimizer.measured()->eta;
+        before = x;
+        gradient = g;
+      }
+      optimizer.step(1);
+    }
+    EXPECT_GT(unrounded, 2e-5) << "the rounding can be seen";
+  }
+}
+
+// Noise is large beside the rounding, exact gradients near the end are not: there eta grows by up to 2^-8 |g|_1/gamma.
+TEST(ParameterFreeSpec, AReferenceInBf16KeepsTheStepSizeOfP1) {
+  const std::vector<std::pair<std::size_t, double>> batches = {{16, 1e-3}, {256, 1e-3}, {0, 1e-2}};
+  for (const auto& [batch, tolerance] : batches) {
+    std::vector<double> gamma;
+    for (const AliasReference reference : {AliasReference::Fp32, AliasReference::Bf16}) {
+      AliasSettings s = exact(AliasOption::II);
+      s.numbers.reference = reference;
+      Learner learner(single_p1(), recipe_of(s), batch);
+      for (int t = 0; t < 1000; ++t) learner.step();
+      gamma.push_back(learner.gamma.back());
+    }
+    EXPECT_WITHIN(gamma[1], gamma[0], tolerance) << " at batch " << batch;
+    EXPECT_NE(gamma[1], gamma[0]);
+  }
+}
+
+// What a vote of two planes decides takes 0.25 bytes, in the table at the start of a run too.
+TEST(ParameterFreeSpec, TheTableOfGroupsCountsThePlanesOfAVote) {
+  for (const std::size_t planes : {1, 2}) {
+    OptimizerRecipe recipe = preset("alias");
+    recipe.aggregate = "vote";
+    recipe.alias.sample = AliasSample::Consecutive;
+    recipe.alias.estimator = AliasEstimator::Directional;
+    Optimizer optimizer(recipe, {{"x", Role::Matrix, at::zeros({32, 64}).set_requires_grad(true)}}, true);
+    AliasRanks ranks;
+    ranks.planes = planes;
+    optimizer.set_ranks(ranks);
+    EXPECT_EQ(optimizer.state_bytes(), 256 * planes);
+    std::istringstream table(optimizer.table());
+    std::string line, group, tensors, parameters, lr, bytes;
+    std::getline(table, line);
+    table >> group >> tensors >> parameters >> lr >> bytes;
+    EXPECT_EQ(bytes, std::to_string(256 * planes)) << optimizer.table();
   }
 }
 

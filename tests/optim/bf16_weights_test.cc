@@ -80,15 +80,18 @@ TEST(Bf16Weights, EveryPresetTakesItsFp32StepRounded) {
 }
 
 TEST(Bf16Weights, OptionsThatReadWeightsSeeTheirValues) {
-  OptimizerRecipe decayed = preset("signum"), factored = preset("adafactor"), measured = preset("scion");
+  OptimizerRecipe decayed = preset("signum"), seldom = preset("adamw"), factored = preset("adafactor"),
+                  measured = preset("scion");
   for (const Role role : kRoles) {
     decayed.role(role).coupled_decay = true;
     decayed.role(role).weight_decay = 0.1;
+    seldom.role(role).decay_every = 2;
     factored.role(role).scale_parameter = true;
     measured.role(role).scaling = "opnorm";
   }
   measured.role(Role::Vector).scaling = "rms";
   expect_rounded_steps(decayed, "coupled decay");
+  expect_rounded_steps(seldom, "decay of two updates at once");
   expect_rounded_steps(factored, "relative step");
   expect_rounded_steps(measured, "measured norm");
 }

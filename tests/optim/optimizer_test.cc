@@ -26,6 +26,7 @@ OptimizerRecipe combination(const std::string& memory, const std::string& direct
     role.lr = 1e-2;
     role.weight_decay = 0.1;
     role.scale = r == Role::Head ? 0.5 : 1.0;
+    role.decay_every = r == Role::Head || r == Role::Vector ? 3 : 1;
   }
   return recipe;
 }
@@ -271,7 +272,7 @@ TEST(SignSpec, VotedStepEqualsTheReference) {
           }
           std::vector<float> V;
           for (const unsigned c : negative) V.push_back(c > vote_threshold(ranks, t) ? -1.0f : 1.0f);
-          for (auto& rank : reference) composed_move(role, 1, V, rank[i]);
+          for (auto& rank : reference) composed_move(role, 1, t + 1, V, rank[i]);
         }
         for (unsigned m = 0; m < ranks; ++m) {
           ASSERT_EQ(flat_weights(parameters[m]), flat_weights(parameters[0])) << "replicas differ";
@@ -351,7 +352,7 @@ TEST(Optimizer, StateBytesAreTheTables) {
       const RoleRecipe& role = row.roles[static_cast<std::size_t>(p.role)];
       for (const StateSpec& spec : needed_states(role))
         expect += sizeof(float) * extent_of(spec.extent, role, shape.rows, shape.cols, shape.block_rows);
-      step += step_bytes_per_parameter(preset(row.name), p.role, false) * static_cast<double>(p.value.numel());
+      step += step_bytes_per_parameter(preset(row.name), p.role) * static_cast<double>(p.value.numel());
     }
     for (const StateTensor& s : optimizer.state())
       if (!s.name.starts_with("alias.") && !s.name.ends_with("kept_gradient")) listed += s.value.nbytes();

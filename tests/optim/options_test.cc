@@ -153,6 +153,9 @@ TEST(Options, WithoutEffectAreRefusedAndNotListed) {
   EXPECT_NE(refusal("alias", {{"f_lower", -1.0}, {"option", "I"}}).find("f_lower is not used by option \"I\""),
             std::string::npos);
   EXPECT_EQ(refusal("alias", {{"d0", 0.1}}), "accepted");  // it starts d, which option II keeps too
+  EXPECT_NE(refusal("alias", {{"reference", "bf16"}}).find("reference is for the gradient that sample"),
+            std::string::npos);
+  EXPECT_EQ(refusal("alias_llm_paper", {{"reference", "bf16"}}), "accepted");
   EXPECT_FALSE(key_of(optimizer_keys(), "pair").get(preset("alias_llm_paper")));
   EXPECT_TRUE(key_of(optimizer_keys(), "pair").get(preset("alias_llm")));
   EXPECT_FALSE(key_of(optimizer_keys(), "f_lower").get(with("alias", {{"option", "I"}})));
@@ -164,6 +167,12 @@ TEST(Options, WithoutEffectAreRefusedAndNotListed) {
     EXPECT_EQ(refusal("adamw", {{key, value}, {"v0", "observed"}}), "accepted");
   }
   EXPECT_EQ(refusal("adam_v0", {{"v0_sigma", 2.0}, {"v0_c", 2.0}}), "accepted");
+  EXPECT_NE(refusal("adamw", {{"v0_file", "v0.safetensors"}}).find("has no part in v0 = \"zero\""), std::string::npos);
+  EXPECT_EQ(refusal("adamw", {{"v0", "given"}, {"v0_file", "v0.safetensors"}}), "accepted");
+  EXPECT_NE(refusal("adamw", {{"v0", "given"}, {"v0_file", "v0.safetensors"}, {"v0_sigma", 2.0}})
+                .find("has no part in v0 = \"given\""),
+            std::string::npos);
+  EXPECT_NE(refusal("adamw", {{"v0", "given"}}).find("but no file is named; set v0_file"), std::string::npos);
   EXPECT_NE(refusal("adamw", {{"v0", "observed"}, {"v0_c", 2.0}}).find("v0 = \"observed\" with v0_mode"),
             std::string::npos);
   EXPECT_EQ(refusal("adamw", {{"v0", "observed"}, {"v0_mode", "grad-mean-random"}, {"v0_c", 2.0}}), "accepted");

@@ -103,8 +103,8 @@ TEST(PaperScale, ResumeIsExactAndStateIsCounted) {
     if (p.role != Role::Head) plane_bytes += 16 * words_for(static_cast<std::size_t>(p.value.numel()));
   fixed_bytes = Optimizer(preset("alias_adam"), make_parameters(), false).state_bytes();
   EXPECT_EQ(a.state_bytes(), fixed_bytes + plane_bytes);
-  EXPECT_EQ(step_bytes_per_parameter(paper_recipe(), Role::Matrix, false), 0.25);
-  EXPECT_EQ(step_bytes_per_parameter(paper_recipe(), Role::Head, false), 0);
+  EXPECT_EQ(step_bytes_per_parameter(paper_recipe(), Role::Matrix), 0.25);
+  EXPECT_EQ(step_bytes_per_parameter(paper_recipe(), Role::Head), 0);
   const auto step = [](Optimizer& optimizer, std::uint64_t t) {
     steady_gradients(optimizer.parameters(), t);
     optimizer.step(1);

@@ -155,6 +155,7 @@ TEST(RelatedSpec, ObservedStartComesBeforeTheFirstStep) {
     for (std::size_t i = 0; i < square.size(); ++i)
       square[i] += std::pow(double(floats(parameters.back().value.grad())[i]), 2);
     optimizer.observe();
+    EXPECT_THROW(optimizer.step(1), Error) << "before finish_observation";
   }
   optimizer.finish_observation(1);
   EXPECT_FALSE(optimizer.wants_observation());
@@ -226,6 +227,106 @@ TEST(RelatedSpec, ObservingLeavesNoMomentumBehind) {
   optimizer.finish_observation(1);
   for (const StateTensor& s : optimizer.state())
     EXPECT_TRUE(!s.name.ends_with("kept_gradient") || s.value.eq(0).all().item<bool>()) << s.name;
+}
+
+OptimizerRecipe given_recipe() {
+  OptimizerRecipe recipe = preset("adam");
+  for (RoleRecipe& role : recipe.roles) role.v0 = "given", role.v0_file = "v0.safetensors";
+  return recipe;
+}
+
+// One for each parameter of these roles, all numbers `value`.
+std::vector<GivenMoment> moments(const std::vector<Parameter>& parameters, float value, bool of_head = true) {
+  std::vector<GivenMoment> list;
+  for (const Parameter& p : parameters)
+    if (of_head || p.role != Role::Head) list.push_back({p.name, at::full(p.value.sizes(), value)});
+  return list;
+}
+
+// related_systems.md 1: VInit = Given{tensors}; the numbers are those of V1 and V2.
+TEST(RelatedSpec, GivenStartMakesTheStepsOfItsNumbers) {
+  const std::vector<Parameter> parameters = make_parameters();
+  Optimizer optimizer(given_recipe(), parameters, false);
+  EXPECT_EQ(optimizer.wanted_second_moments(), std::vector<std::string>{"v0.safetensors"});
+  optimizer.give_second_moments("v0.safetensors", moments(parameters, 1e-4f));
+  EXPECT_TRUE(optimizer.wanted_second_moments().empty());
+  const double expect[] = {1.5624999512e-4, 2.1837389178e-4, 2.6438122636e-4};
+  for (const double step : expect) {
+    for (const Parameter& p : parameters) {
+      p.value.detach().zero_();
+      p.value.mutable_grad().fill_(0.05f);
+    }
+    optimizer.step(1);
+    for (const Parameter& p : parameters)
+      for (const float x : floats(p.value)) ASSERT_NEAR(-x / step, 1, 2e-6) << p.name;
+  }
+}
+
+TEST(RelatedSpec, GivenStartComesBeforeTheFirstStepAndFromAsManyFilesAsRolesName) {
+  OptimizerRecipe recipe = given_recipe();
+  recipe.role(Role::Head).v0_file = "head.safetensors";
+  recipe.role(Role::Embedding).v0 = "zero";
+  const std::vector<Parameter> parameters = make_parameters();
+  Optimizer optimizer(recipe, parameters, false);
+  EXPECT_EQ(optimizer.wanted_second_moments(), (std::vector<std::string>{"v0.safetensors", "head.safetensors"}));
+  std::vector<GivenMoment> most = moments(parameters, 0.5f, false);
+  most.erase(most.begin());  // the embedding
+  optimizer.give_second_moments("v0.safetensors", most);
+  EXPECT_THROW(optimizer.step(1), Error);
+  optimizer.give_second_moments("head.safetensors", std::vector<GivenMoment>{{"head", at::full({61, 23}, 0.25f)}});
+  for (const StateTensor& s : optimizer.state()) {
+    const float v = !s.name.ends_with("second_moment") || s.name.starts_with("embedding") ? 0
+                    : s.name.starts_with("head")                                          ? 0.25f
+                                                                                          : 0.5f;
+    EXPECT_TRUE(s.value.eq(v).all().item<bool>()) << s.name;
+  }
+  EXPECT_NO_THROW(optimizer.step(1));
+  // What is restored contains them.
+  Optimizer resumed(recipe, make_parameters(), false);
+  resumed.set_updates(1);
+  EXPECT_TRUE(resumed.wanted_second_moments().empty());
+  EXPECT_NO_THROW(resumed.step(1));
+}
+
+TEST(RelatedSpec, GivenStartIsCheckedBeforeAnythingIsChanged) {
+  const std::vector<Parameter> parameters = make_parameters();
+  Optimizer optimizer(given_recipe(), parameters, false);
+  const auto refusal = [&](const auto& change) -> std::string {
+    std::vector<GivenMoment> list = moments(parameters, 1);
+    change(list);
+    try {
+      optimizer.give_second_moments("v0.safetensors", list);
+    } catch (const Error& error) {
+      for (const StateTensor& s : optimizer.state()) EXPECT_TRUE(s.value.eq(0).all().item<bool>()) << s.name;
+      return error.what();
+    }
+    return "accepted";
+  };
+  using List = std::vector<GivenMoment>;
+  EXPECT_EQ(refusal([](List& l) { l.pop_back(); }),
+            "[v0.safetensors] has no tensor \"head\"; v0 = \"given\" needs one of shape [61, 23]");
+  EXPECT_EQ(refusal([](List& l) {
+              l.push_back({"heads", at::zeros({2, 3})});
+            }),
+            "[v0.safetensors] has a tensor \"heads\" of shape [2, 3], but no parameter of that name starts from it; "
+            "remove the tensor");
+  EXPECT_EQ(
+      refusal([](List& l) {
+        l[2].value = at::zeros({23, 47});
+      }),
+      "[v0.safetensors] tensor \"up\" has shape [23, 47], but the parameter has [47, 23]; give each number of the "
+      "parameter its second moment");
+  EXPECT_EQ(refusal([](List& l) { l[2].value[0][5] = -1; }),
+            "[v0.safetensors] tensor \"up\" has -1 at element 5; a second moment is finite and at least 0");
+  for (const float bad : {std::nanf(""), INFINITY})
+    EXPECT_NE(
+        refusal([&](List& l) { l.back().value[60][22] = bad; }).find("at element 1402; a second moment is finite"),
+        std::string::npos);
+  EXPECT_EQ(refusal([](List&) {}), "accepted");
+
+  OptimizerRecipe unnamed = given_recipe();
+  unnamed.role(Role::Head).v0_file.clear();
+  EXPECT_THROW(validate(unnamed), UsageError);
 }
 
 }  // namespace

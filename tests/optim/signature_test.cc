@@ -24,6 +24,8 @@ const std::map<std::string, std::string> kSignatures = {
     {"adamw", "3e599388b6038e04"},
     {"sgd", "f1675558d14254b1"},
     {"signsgd", "9c956911938e9ab3"},
+    {"l2_sign_descent", "b7d04c587f02ea5a"},
+    {"max_norm_descent", "91f92b5843eae338"},
     {"signum", "6cb55454ba2d2124"},
     {"lion", "ad0643fc5568b5d1"},
     {"sinkgd", "9b9c5e84b262f189"},

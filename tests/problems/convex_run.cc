@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "steepest/base/hash.h"
+#include "steepest/optim/alias_plan.h"
 
 namespace steepest::problems {
 namespace {
@@ -13,6 +14,13 @@ namespace {
 template <class T>
 int sign(T x) {
   return (x > 0) - (x < 0);
+}
+
+/// 8 significant bits, ties to even; for normal numbers.
+float nearest_bf16(float x) {
+  int exponent = 0;
+  const float mantissa = std::frexp(x, &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(mantissa, 8)), exponent - 8);
 }
 
 /// Everything one simulated worker holds.
@@ -204,6 +212,8 @@ class Simulation {
 
   void keep_reference(Worker<T>& w, const std::vector<T>& gradient) {
     w.reference = gradient;
+    if (narrow_reference(s_.numbers))
+      for (T& g : w.reference) g = nearest_bf16(static_cast<float>(g));
     w.has_reference = w.valid;
   }
 

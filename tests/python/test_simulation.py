@@ -40,6 +40,16 @@ def test_simulated_workers_write_what_real_ranks_write(run, recipe, ranks, tmp_p
     assert sent[1] == pytest.approx(sent[0], rel=0.02, abs=2 * (4096 / 8 + 4) if aggregate == "ef-mean" else 64)
 
 
+def test_observed_second_moments_are_those_of_every_worker(run, recipe, ranks, tmp_path):
+    path = recipe("adam", max_steps=3)
+    flags = ["--distributed.aggregate", "vote", "--optimizer.direction", "sign", "--optimizer.v0", "observed", "--optimizer.v0-batches", 2]
+    real = run("train", path, "--out", tmp_path / "real", *flags, launcher=ranks(2), env=ONE_THREAD)
+    assert real.returncode == 0, real.stderr
+    alone = run("train", path, "--out", tmp_path / "alone", *flags, *simulated(2), env=ONE_THREAD)
+    assert alone.returncode == 0, alone.stderr
+    assert_same_checkpoint(last_checkpoint(tmp_path / "real"), last_checkpoint(tmp_path / "alone"))
+
+
 @pytest.mark.parametrize("kind", ["signum", "ef-mean"])
 def test_ranks_and_simulation_go_on_from_each_other(run, recipe, ranks, tmp_path, kind):
     method, aggregate = KINDS[kind]

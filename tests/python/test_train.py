@@ -9,8 +9,10 @@ import subprocess
 import time
 
 import pytest
+import torch
 from conftest import REPOSITORY
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 METRICS = (
     "step train/loss val/loss train/lr train/grad_norm train/tokens perf/tokens_per_s perf/step_ms perf/optimizer_ms "
@@ -44,10 +46,15 @@ def last_checkpoint(out):
     return out / "checkpoints" / (out / "checkpoints" / "latest").read_text().strip()
 
 
-@pytest.mark.parametrize("method", ["adamw", "sgd", "signsgd", "signum", "lion", "sinkgd"])
+LEARNING_RATES = {"sgd": 0.3, "max_norm_descent": 1e-5}
+
+
+@pytest.mark.parametrize(
+    "method", ["adamw", "sgd", "signsgd", "l2_sign_descent", "max_norm_descent", "signum", "lion", "sinkgd"]
+)
 def test_every_method_learns(run, recipe, tmp_path, method):
     out = tmp_path / "out"
-    result = run("train", recipe(method, max_steps=40, lr=0.3 if method == "sgd" else None), "--out", out)
+    result = run("train", recipe(method, max_steps=40, lr=LEARNING_RATES.get(method)), "--out", out)
     assert result.returncode == 0, result.stderr
     losses = [row["train/loss"] for row in rows(out)]
     assert losses[0] > 5.5, "an untrained model of 512 pieces is near log 512 = 6.24"
@@ -249,6 +256,66 @@ def test_a_text_is_prepared_on_first_use(run, recipe, corpus, tiny_model, tmp_pa
 def test_clipping_without_effect_is_said(run, recipe, tmp_path):
     result = run("train", recipe("signsgd", max_steps=3, clip_norm=1.0), "--out", tmp_path / "out")
     assert result.returncode == 0 and "clip_norm has no effect" in result.stdout
+
+
+def test_clipping_shortens_steps_of_the_gradients_norm(run, recipe, tmp_path):
+    out = tmp_path / "out"
+    result = run("train", recipe("l2_sign_descent", max_steps=6, clip_norm=0.5), "--out", out)
+    assert result.returncode == 0 and "clip_norm has no effect" not in result.stdout
+    for row in rows(out):
+        assert row["opt/step_size"] == pytest.approx(row["train/lr"] * min(0.5, row["train/grad_norm"]), rel=1e-5)
+
+
+def given_moments(run, recipe, folder, change=lambda tensors: None, value=1e-4):
+    """Flags of a run whose second moments start from a file with `value` for every number of every parameter."""
+    shapes = folder / "shapes"
+    if not shapes.exists():
+        assert run("train", recipe("adam", name="shapes", max_steps=1, warmup_steps=0), "--out", shapes).returncode == 0
+    moments = {}
+    with safe_open(last_checkpoint(shapes) / "model.safetensors", framework="pt") as file:
+        for key in file.keys():
+            moments[key] = torch.full(file.get_tensor(key).shape, value)
+    change(moments)
+    path = folder / "v0.safetensors"
+    save_file(moments, path)
+    return ["--optimizer.v0", "given", "--optimizer.v0-file", path]
+
+
+def test_second_moments_start_from_a_file(run, recipe, tmp_path):
+    path = recipe("adam", max_steps=8, schedule="constant")
+    assert run("train", path, "--out", tmp_path / "plain").returncode == 0
+    zero = given_moments(run, recipe, tmp_path, value=0.0)
+    assert run("train", path, "--out", tmp_path / "zero", *zero).returncode == 0
+    assert_same_checkpoint(last_checkpoint(tmp_path / "plain"), last_checkpoint(tmp_path / "zero"))
+
+    flags = given_moments(run, recipe, tmp_path)
+    assert run("train", path, "--out", tmp_path / "whole", *flags).returncode == 0
+    assert tensors(last_checkpoint(tmp_path / "whole")) != tensors(last_checkpoint(tmp_path / "plain"))
+    assert run("train", path, "--out", tmp_path / "parts", *flags, "--train.max-steps", 4).returncode == 0
+    (tmp_path / "v0.safetensors").unlink()
+    resumed = run("train", path, "--out", tmp_path / "parts", *flags, "--resume", "auto")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_checkpoint(last_checkpoint(tmp_path / "whole"), last_checkpoint(tmp_path / "parts"))
+
+
+def test_second_moments_that_do_not_fit_are_refused(run, recipe, tmp_path):
+    name = "model.layers.0.self_attn.q_proj.weight"
+    changes = {
+        f'has no tensor "{name}"; v0 = "given" needs one of shape [48, 48]': lambda v: v.pop(name),
+        'has a tensor "other" of shape [2]': lambda v: v.update(other=torch.zeros(2)),
+        f'"{name}" has shape [2304], but the parameter has [48, 48]': lambda v: v.update({name: v[name].flatten()}),
+        f'"{name}" has -1 at element 49': lambda v: v[name][1].__setitem__(1, -1.0),
+        f'"{name}" has nan at element 0': lambda v: v[name].fill_(float("nan")),
+        f'"{name}" is BF16; v0 = "given" needs F32': lambda v: v.update({name: v[name].bfloat16()}),
+    }
+    for number, (words, change) in enumerate(changes.items()):
+        flags = given_moments(run, recipe, tmp_path, change)
+        result = run("train", recipe("adam"), "--out", tmp_path / str(number), *flags)
+        assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
+        assert words in result.stderr and "v0.safetensors" in result.stderr, result.stderr
+    (tmp_path / "v0.safetensors").unlink()
+    missing = run("train", recipe("adam"), "--out", tmp_path / "missing", *flags)
+    assert missing.returncode == 1 and "v0.safetensors] cannot be opened" in missing.stderr
 
 
 def test_print_config_reads_back(run, recipe, tmp_path):
