@@ -34,7 +34,7 @@ def draw_losses(results, path):
         axes.annotate(f"{result.mean:.3f}", (max(shown), place), xytext=(8, 0), textcoords="offset points", va="center",
                       color=colour, fontsize=9)
     axes.set_yticks(range(len(ranked)), [r.method.label for r in ranked])
-    axes.set_xlabel("validation loss (nats per token); orange: 8 bytes of state per parameter, blue: less than 5; arrow: beyond")
+    axes.set_xlabel("validation loss (nats per token)\norange: 8 bytes of state per parameter, blue: less than 5; arrow: beyond")
     axes.margins(x=0.08)
     figure.savefig(path, dpi=150)
     plt.close(figure)

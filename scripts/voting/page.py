@@ -69,6 +69,9 @@ class Point:
         return f"{self.mean:.3f}" + (f" +- {half:.3f}" if len(self.losses) > 1 else "")
 
 
+NOTHING = Point([], 0)
+
+
 def table(head, rows):
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows]
@@ -113,8 +116,8 @@ def write(study, runner, docs):
              f"votes on a single window of {plan.LENGTH} tokens. The exact mean does not depend on the number of workers.", "",
              *loss_table("workers", [f"{w:,}" for w in plan.WORKERS], [(kind.label, points) for kind, points in same_batch.items()]), "",
              *picture(docs, pictures.WORKERS, "Loss against workers"), *agreement(same_batch[plan.VOTE]),
-             f"**The same share for each worker, {plan.EACH * plan.LENGTH} tokens.** More workers see more tokens a step, so all kinds must get better; what one",
-             "learns here is whether a vote makes as much of them as a mean does.", "",
+             f"**The same share for each worker, {plan.EACH * plan.LENGTH} tokens.** More workers see more tokens a step; what one learns here is",
+             "whether a vote makes as much of them as a mean does.", "",
              *loss_table("workers", [f"{w:,}" for w in plan.WORKERS[:4]], [(kind.label, points) for kind, points in same_share.items()]), "",
              "## Workers whose data differ", "",
              f"{plan.COMMITTEE} workers; a share of each one's windows is from its own sixteenth of the text (`heterogeneity`), a dictionary in",
@@ -124,8 +127,9 @@ def write(study, runner, docs):
              "## Workers that lie", "",
              f"The last of {plan.COMMITTEE} workers lie about the signs of what they send (`adversaries`, `adversary`): to a vote and to a mean alike, with the",
              "magnitudes of the mean untouched. A liar that may choose magnitudes ruins a mean alone, so these curves flatter the means.", ""]
-    for (kind, lie), points in liars.items():
-        text.append(f"- {kind.label}, {lie}: " + (", ".join(f"{n} of {plan.COMMITTEE}: {p.text}" for n, p in points if p.text) or "not run yet"))
+    counts = sorted({n for points in liars.values() for n, _ in points})
+    text += loss_table("liars", map(str, counts), [(f"{kind.label}, {lie}", [dict(points).get(n, NOTHING) for n in counts])
+                                         for (kind, lie), points in liars.items()])
     text += ["", *picture(docs, pictures.LIARS, "Loss against the number of liars"), *step_times(),
              *picture(docs, pictures.TIMES, "Step time against workers")]
     (docs / "voting.md").write_text("\n".join(text).rstrip() + "\n", encoding="utf-8")

@@ -64,11 +64,24 @@ def draw_data(data, path):
     finish(figure, axes, path)
 
 
+def cut_off(axes, points):
+    """Losses that liars in the majority drive out of the picture are written at its upper edge."""
+    usual = [loss for n, point, _ in points if 2 * n <= plan.COMMITTEE for loss in point.losses]
+    low, high = min(usual), max(usual)
+    edge = high + 0.15 * (high - low)
+    axes.set_ylim(low - 0.1 * (high - low), edge)
+    for n, point, label in points:
+        if point.mean > edge:
+            axes.annotate(f"{label}: {point.mean:.0f}", (n, edge), xytext=(0, -12), textcoords="offset points", ha="right", va="top", fontsize=9)
+            axes.plot(n, edge, "k^", clip_on=False, markersize=7)
+
+
 def draw_liars(liars, path):
     figure, axes = frame()
     for (kind, lie), points in liars.items():
         curve(axes[0], [n for n, _ in points], [p for _, p in points], STYLES[lie], COLOURS[kind.label], f"{kind.label}, {lie}")
     axes[0].axvline(plan.COMMITTEE / 2, color="#bbbbbb", linewidth=1)
+    cut_off(axes[0], [(n, p, f"{kind.label}, {lie}") for (kind, lie), points in liars.items() for n, p in points if p.losses])
     axes[0].set_xlabel(f"liars among {plan.COMMITTEE} workers")
     axes[0].set_ylabel("validation loss (nats per token)")
     finish(figure, axes, path)
