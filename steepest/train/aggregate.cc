@@ -114,6 +114,7 @@ Agreed Aggregate::agree(double local_loss, bool stop_requested) {
 }
 
 Agreed Aggregate::agree_on_mean(double local_loss) {
+  average(optimizer_.voted_gradients(), group_.world_size());
   return agree(local_loss, false, false, false);
 }
 
@@ -134,7 +135,7 @@ GradientReport Aggregate::early_report() {
 // What is compressed or may be left out has to be looked at before.
 Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first, bool overlapped) {
   const double ranks = group_.world_size();
-  if (!local_first && !overlapped) average(ranks);
+  if (!local_first && !overlapped) average(optimizer_.mean_gradients(), ranks);
   if (machine_) average_on_machine();
   const GradientReport local = overlapped ? early_report() : optimizer_.inspect();
   // A mean has spread a bad gradient to all ranks; the loss is still each rank's own.
@@ -170,7 +171,7 @@ Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first
   if (local_first && abstain_ && !agreed.skip) {
     const std::span<float> mean = optimizer_.mean_gradients();
     if (!bad.empty()) std::fill(mean.begin(), mean.end(), 0.0f);
-    average(counted);
+    average(mean, counted);
     const NormCheck check = sum_of_squares(mean);
     of_mean = check.sum_of_squares;
     agreed.skip = !check.finite;  // finite gradients can have a sum that is not
@@ -213,18 +214,17 @@ Agreed Aggregate::agree_among_liars(double local_loss, bool stop_requested) {
   return agreed;
 }
 
-void Aggregate::average(double ranks) {
-  const std::span<float> mean = optimizer_.mean_gradients();
-  if (group_.world_size() == 1 || mean.empty()) return;
-  talk([&] { group_.sum(mean, wire_); });
-  scale(mean, static_cast<float>(1 / ranks));
+void Aggregate::average(std::span<float> gradients, double ranks) {
+  if (group_.world_size() == 1 || gradients.empty()) return;
+  talk([&] { group_.sum(gradients, wire_); });
+  scale(gradients, static_cast<float>(1 / ranks));
 }
 
 void Aggregate::average() {
   // Whoever does not count at this step counts in none of its gradients.
   if (std::ranges::find(abstaining_, group_.rank()) != abstaining_.end())
     std::ranges::fill(optimizer_.mean_gradients(), 0.0f);
-  average(group_.world_size() - static_cast<double>(abstaining_.size()));
+  average(optimizer_.mean_gradients(), group_.world_size() - static_cast<double>(abstaining_.size()));
   if (machine_) average_on_machine();
 }
 
@@ -257,7 +257,7 @@ DecidedVotes Aggregate::exchange(double eta) {
     exposed_ms_ += watch.ms();
   } else if (feedback_) {
     // A step of size 0 has no unit for the residuals; memories still need a gradient that all ranks share.
-    average(group_.world_size());
+    average(optimizer_.mean_gradients(), group_.world_size());
   }
   return {decided_, {}, {}};
 }

@@ -85,7 +85,7 @@ class Aggregate {
   Agreed agree(double local_loss, bool stop_requested, bool local_first, bool overlapped);
   Agreed agree_among_liars(double local_loss, bool stop_requested);
   GradientReport early_report();
-  void average(double ranks);
+  void average(std::span<float> gradients, double ranks);
   void pack_and_vote();
   void decide(std::span<const std::uint64_t> mine, std::uint64_t t, std::span<std::uint64_t> decided);
   /// Runs an exchange and counts its time.

@@ -167,17 +167,26 @@ void Simulation::contribute(int worker) {
 }
 
 void Simulation::add_to_mean() {
-  round_as_sent(optimizer_.mean_gradients(), wire_);
-  sum_.add(optimizer_.mean_gradients());
+  add_as_sent(sum_, optimizer_.mean_gradients());
+}
+
+void Simulation::add_as_sent(SequentialSum& sum, std::span<float> gradients) const {
+  if (gradients.empty()) return;
+  round_as_sent(gradients, wire_);
+  sum.add(gradients);
+}
+
+void Simulation::finish_as_sent(SequentialSum& sum, double workers, std::span<float> gradients) const {
+  if (gradients.empty()) return;
+  sum.finish(gradients);
+  round_as_sent(gradients, wire_);
+  scale(gradients, static_cast<float>(1 / workers));
 }
 
 // Averaged gradients <- their mean.
 NormCheck Simulation::finish_mean(double workers) {
   const std::span<float> mean = optimizer_.mean_gradients();
-  if (mean.empty()) return {};
-  sum_.finish(mean);
-  round_as_sent(mean, wire_);
-  scale(mean, static_cast<float>(1 / workers));
+  finish_as_sent(sum_, workers, mean);
   const NormCheck check = sum_of_squares(mean);
   // Finite gradients can have a sum that is not.
   if (!check.finite && flagged_.empty()) flagged_.push_back({0, "mean gradient, of " + optimizer_.inspect().first_bad});
@@ -249,6 +258,7 @@ std::span<const std::uint64_t> Simulation::decide() {
 
 Simulation::Mean Simulation::mean(std::int64_t t) {
   Mean mean;
+  SequentialSum voted;
   flagged_.clear();
   sum_.clear();
   std::vector<double> losses;
@@ -258,9 +268,11 @@ Simulation::Mean Simulation::mean(std::int64_t t) {
     const GradientReport local = optimizer_.inspect();
     if (!local.finite) flagged_.push_back({w, "gradient of " + local.first_bad});
     if (lies(w)) tell_lie(*lie_, optimizer_.mean_gradients(), liar_key(w));
-    if (!optimizer_.mean_gradients().empty()) add_to_mean();
+    add_to_mean();
+    add_as_sent(voted, optimizer_.voted_gradients());
   }
   finish_mean(present_);
+  finish_as_sent(voted, present_, optimizer_.voted_gradients());
   mean.loss = sequential_sum(losses) / present_;
   mean.flagged = flagged_;
   return mean;

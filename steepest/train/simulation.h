@@ -71,6 +71,8 @@ class Simulation {
   void take(int worker, double loss);
   void contribute(int worker);
   void add_to_mean();
+  void add_as_sent(SequentialSum& sum, std::span<float> gradients) const;
+  void finish_as_sent(SequentialSum& sum, double workers, std::span<float> gradients) const;
   NormCheck finish_mean(double workers);
   StepReport agree(bool stop_requested);
   void update(std::int64_t t, StepReport& report);
