@@ -13,7 +13,7 @@ build: setup
 demo: build
 	@scripts/demo.sh $(if $(TEXT),"$(TEXT)")
 
-# Everything; the first time more than 20 minutes on 2 cores, most of it builds with sanitizers.
+# Everything; the first time about 50 minutes on 2 cores, most of it builds with sanitizers.
 test: setup
 	@scripts/test.sh
 
