@@ -98,7 +98,11 @@ def against_adamw(results):
 
 
 def remarks(results):
-    return [line for result in results if result.method.remark and result.losses for line in (f"{result.method.label}: {result.method.remark}", "")]
+    lines = []
+    for result in results:
+        if result.method.remark and result.losses:
+            lines += [f"{result.method.label}: {result.method.remark}", ""]
+    return lines
 
 
 def grid_table(results):
@@ -132,7 +136,7 @@ def write(report, docs):
     shape = report.shape
     pictures.draw(report, docs / "images")
     text = ["# Results", "",
-            f"Does it train? Every method on the {shape.name} shape with 4,096 pieces of the GCIDE dictionary, {shape.tokens:,} tokens in batches of",
+            f"Does it train? {len(plan.METHODS)} methods and settings on the {shape.name} shape with 4,096 pieces of the GCIDE dictionary, {shape.tokens:,} tokens in batches of",
             f"{shape.batch_tokens:,}, bf16 matrix products, warm-up of 10 % and cosine to 10 %. Each method has the same number of learning rates",
             f"({len(plan.FACTORS)}, a factor of two apart; AdamW is tuned over weight decay too); its best is repeated with {len(plan.SEEDS)} seeds. Made by",
             "`make results`, which resumes where it was interrupted; the runs are in `docs/results/`.", ""]

@@ -1,6 +1,7 @@
 #include "steepest/cli/recipes.h"
 
 #include <csignal>
+#include <ctime>
 
 #include "steepest/cli/options.h"
 #include "steepest/train/config_sources.h"
@@ -11,7 +12,23 @@ namespace steepest::cli {
 namespace {
 
 std::atomic<bool> stop_requested{false};
-static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler sets it");
+std::atomic<std::time_t> requested_at{0};
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<std::time_t>::is_always_lock_free,
+              "a signal handler sets them");
+
+// Who stops a job may signal it twice at once, itself and with its group: that is one request.
+constexpr std::time_t kOneRequest = 2;
+
+void on_signal(int signal) {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  if (!stop_requested.exchange(true)) {
+    requested_at = now.tv_sec;
+  } else if (now.tv_sec - requested_at >= kOneRequest) {
+    std::signal(signal, SIG_DFL);
+    std::raise(signal);
+  }
+}
 
 }  // namespace
 
@@ -34,12 +51,8 @@ std::filesystem::path run_folder(const std::string& out, const std::string& reci
 }
 
 const std::atomic<bool>& stop_on_signals() {
-  const auto handler = [](int signal) {
-    stop_requested = true;
-    std::signal(signal, SIG_DFL);
-  };
-  std::signal(SIGTERM, handler);
-  std::signal(SIGINT, handler);
+  std::signal(SIGTERM, on_signal);
+  std::signal(SIGINT, on_signal);
   return stop_requested;
 }
 

@@ -125,6 +125,8 @@ def test_sigterm_saves_and_exits_75(run, start, recipe, tmp_path):
     process = start("train", path, "--out", stopped)
     wait_for_step(stopped, 5, process)
     process.send_signal(signal.SIGTERM)
+    time.sleep(0.02)  # `timeout` and batch systems signal a process and its group
+    process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
     assert "--resume auto" in errors
