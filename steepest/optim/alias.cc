@@ -145,8 +145,8 @@ std::optional<double> AliasRule::probe(double weight_max) const {
   return base * std::max(1.0, weight_max) * std::pow(10.0, probes_);
 }
 
-void AliasRule::probed(double tau, double change, double shift) {
-  const double ratio = is_minmax(numbers_.estimator) ? change / shift : change / tau;
+void AliasRule::probed(double tau, double change, double shift, double direction_max) {
+  const double ratio = is_minmax(numbers_.estimator) ? change / shift : direction_max * direction_max * change / tau;
   ++probes_;
   if (bounded(ratio)) state_.eta = ratio;
   settled_ = bounded(ratio) || probes_ == kMostProbes;

@@ -49,7 +49,8 @@ struct AliasNumbers {
   AliasReference reference = AliasReference::Fp32;  ///< of estimator full from consecutive batches
   std::int64_t gamma_lag = 0;                       ///< 1: step with the previous gamma
   std::int64_t warmup = 0;                          ///< steps during which gamma is at most gamma_max (t+1)/warmup
-  bool estimator_clip = false;  ///< the estimators see gradients clipped to l2 norm 1, that of all gradients together
+  bool estimator_clip = false;  ///< the estimators see gradients clipped to l2 norm 1, that of all gradients together;
+                                ///< the update does not
 
   bool operator==(const AliasNumbers&) const = default;
 };
@@ -141,8 +142,9 @@ class AliasRule {
   void start(double loss);
   /// L0 = auto, section 3.4: the distance tau of the next probe at x_0 - tau s_0, or nothing when eta is settled.
   std::optional<double> probe(double weight_max) const;
-  /// Result of the probe: `change` ||dg||_1 (minmax: ||dg||_inf), `shift` = ||dx||_1.
-  void probed(double tau, double change, double shift);
+  /// Result of the probe: `change` ||dg||_1 (minmax: ||dg||_inf), `shift` = ||dx||_1. `direction_max`: as in
+  /// AliasObservation, of the first step, so that eta starts in the units of what pairs add to it.
+  void probed(double tau, double change, double shift, double direction_max = 1);
 
   /// Whether step t is a refresh: t > 0 and gap divides t.
   bool refresh_due() const { return state_.t > 0 && state_.t % numbers_.gap == 0; }

@@ -2,11 +2,13 @@
 // ranks make of it together, and the pair that the scalar rule is told.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
 #include "steepest/base/error.h"
 #include "steepest/kernels/bits.h"
+#include "steepest/kernels/float_mode.h"
 #include "steepest/optim/alias_step.h"
 
 namespace steepest {
@@ -116,11 +118,13 @@ void AliasStep::observe(bool slope) {
   add_pair(m, minmax() ? change : 0, local_.reference_slope, slope);
 }
 
-/// The stored gradient at x_t against the live one at x_{t-1}.
+/// The stored gradient at x_t against the live one at x_{t-1}. Option I knows the slope already; for option II it comes
+/// with the pair, and its sum means something where every step has one.
 void AliasStep::compare_stored() {
+  const bool slope = !option_one() && numbers().gap == 1;
   if (!minmax()) {
     const Measurement m = measure_group(&AliasStep::spare, &AliasStep::live, true, false);
-    return add_pair(m, m.change, m.reference_slope, false);
+    return add_pair(m, m.change, m.reference_slope, slope);
   }
   const Measurement old = measure_group(&AliasStep::live, nullptr, false, false);
   local_.extremes = {old.gradient_max, old.gradient_min};
@@ -137,7 +141,23 @@ void AliasStep::compare_stored() {
   const Measurement m = measure_group(&AliasStep::spare, nullptr, true, signed_minmax());
   planes_ = at::Tensor();
   const double change = signed_minmax() ? m.bound : minmax_bound({m.gradient_max, m.gradient_min}, local_.extremes);
-  add_pair(m, old.non_finite > 0 ? std::nan("") : change, 0, false);
+  add_pair(m, old.non_finite > 0 ? std::nan("") : change, 0, slope);
+}
+
+/// The largest entry of the first direction, as far as it is known before the step: that of the batch's gradient, which
+/// bounds what a memory makes of it, or the 1 of signs, of Adam and of the RMS of all others.
+double AliasStep::first_direction_max() const {
+  const FloatMode mode;
+  double largest = 0;
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    const AliasTensor& t = tensors_[i];
+    double entry = t.as_gradient ? 0 : 1;
+    const float* const g = spare_.data_ptr<float>() + offsets_[i];
+    for (std::size_t k = 0; t.as_gradient && k < t.size; ++k)
+      entry = std::max(entry, std::abs(static_cast<double>(g[k])) / batch_clip_);
+    largest = std::max(largest, t.scale * entry);
+  }
+  return largest;
 }
 
 void AliasStep::probed() {
@@ -155,7 +175,7 @@ void AliasStep::probed() {
   local_.has_reference = 1;
   const double change = minmax() ? m.change_max : m.change;
   const AliasMeans means = agree(m, m.non_finite > 0 ? std::nan("") : change, 0);
-  rule_.probed(tau_, means.has_pair ? means.change : std::nan(""), m.shift);
+  rule_.probed(tau_, means.has_pair ? means.change : std::nan(""), m.shift, first_direction_max());
 }
 
 }  // namespace steepest

@@ -25,6 +25,7 @@ struct AliasTensor {
   float* gradient = nullptr;
   std::size_t size = 0;
   bool unit = false;                ///< its direction has entries of magnitude 1 (or 0): the sign, a vote
+  bool as_gradient = false;         ///< its direction is as large as the gradient, instead of about 1
   bool signs_of_gradient = false;   ///< it follows the signs of g
   const float* momentum = nullptr;  ///< the state whose signs it follows (memory ema), or null
   bool intact = true;               ///< the update does not write over its gradient

@@ -141,7 +141,7 @@ bool AliasStep::needs_gradient(double loss) {
     case Phase::Fresh:
       break;
   }
-  if (numbers().estimator_clip) clip();
+  batch_clip_ = numbers().estimator_clip ? clip() : 1;
   clip_ = 1;
   fresh_ = {};
   if (rule_.state().t == 0) {
@@ -249,6 +249,7 @@ void AliasStep::put_back() {
 bool AliasStep::ready() {
   keep_reference();
   if (!intact_ && measures_after_update()) copy_out(spare_, false);
+  unclip();
   phase_ = Phase::Ready;
   sync();
   return false;
@@ -286,13 +287,24 @@ void AliasStep::keep_planes() {
 }
 
 /// The measured gradients as they are when all gradients together are clipped to l2 norm 1 (section 3.3, 10). Those
-/// outside of the group are only counted.
-void AliasStep::clip() {
+/// outside of the group are only counted. Returns the factor.
+double AliasStep::clip() {
   double squares = 0;
   for (const AliasTensor& t : tensors_) squares += sum_of_squares({t.gradient, t.size}).sum_of_squares;
   for (const std::span<float> g : others_) squares += sum_of_squares(g).sum_of_squares;
-  if (squares <= 1) return;
-  for (const AliasTensor& t : tensors_) scale({t.gradient, t.size}, static_cast<float>(1 / std::sqrt(squares)));
+  if (squares <= 1) return 1;
+  const auto factor = static_cast<float>(1 / std::sqrt(squares));
+  for (const AliasTensor& t : tensors_) scale({t.gradient, t.size}, factor);
+  return static_cast<double>(factor);
+}
+
+/// The update follows the gradient as it came; clipping that is [train] clip_norm's.
+void AliasStep::unclip() {
+  if (batch_clip_ == 1) return;
+  const auto factor = static_cast<float>(1 / batch_clip_);
+  for (const AliasTensor& t : tensors_) scale({t.gradient, t.size}, factor);
+  clip_ = static_cast<double>(factor);
+  batch_clip_ = 1;
 }
 
 void AliasStep::copy_out(at::Tensor& to, bool weights) const {
@@ -329,7 +341,10 @@ double AliasStep::begin() {
   if (phase_ != Phase::Ready) {
     const bool displaced = phase_ == Phase::Probing || phase_ == Phase::Behind;
     if (phase_ == Phase::Behind) swap_weights();
-    if (displaced) put_back();
+    if (displaced) {
+      put_back();
+      unclip();
+    }
     phase_ = Phase::Fresh;
     if (displaced)
       fail(

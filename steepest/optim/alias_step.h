@@ -46,7 +46,7 @@ class AliasStep {
   /// Until the next batch this rank's measurements count for nothing, nor does the pair that follows it.
   void abstain() { counts_ = false; }
   /// The gradients were multiplied by this factor after needs_gradient() returned false.
-  void clipped(double factor) { clip_ = factor; }
+  void clipped(double factor) { clip_ *= factor; }
   /// The step is given up because a gradient is not finite.
   void skip();
 
@@ -110,13 +110,15 @@ class AliasStep {
 
   void start(double loss);
   bool next_probe();
+  double first_direction_max() const;
   void probed();
   void observe(bool slope);
   void compare_stored();
   bool ready();
   void keep_reference();
   void keep_planes();
-  void clip();
+  double clip();
+  void unclip();
   void keep_batch();
   void put_back();
   void copy_out(at::Tensor& to, bool weights) const;
@@ -138,8 +140,10 @@ class AliasStep {
   AliasRanks ranks_;
   Phase phase_ = Phase::Fresh;
   bool missed_ = false, planes_persist_ = true;
-  bool counts_ = true;  // this rank's gradient of the batch is finite
-  double clip_ = 1, tau_ = 0;
+  bool counts_ = true;     // this rank's gradient of the batch is finite
+  double batch_clip_ = 1;  // factor of estimator_clip that is in the batch's gradient
+  double clip_ = 1;        // what the batch's gradient has been multiplied by since it was measured
+  double tau_ = 0;
   Local local_;
   Extremes fresh_;
   bool narrow_ = false;                                 // reference_ holds bf16 numbers

@@ -153,10 +153,21 @@ std::span<const MemoryRow> memories() {
 std::span<const DirectionRow> directions() {
   static const std::vector<DirectionRow> rows = {
       {"identity", Direction::Identity, nullptr, nullptr, {}, {}, 1, false, false, nullptr, "h"},
-      {"sign", Direction::Sign, nullptr, nullptr, {}, {"dead_zone", "noise"}, 1, true, false, raw_sign, "sign(h)"},
-      {"row", {}, map_row, step_row, {}, {}, 1, true, false, raw_row, "rows(h)"},
-      {"column", {}, map_column, step_column, {}, {}, 1, true, false, raw_column, "columns(h)"},
-      {"frobenius", {}, map_frobenius, step_frobenius, {}, {}, 1, true, false, raw_frobenius, "h/RMS(h)"},
+      {"sign",
+       Direction::Sign,
+       nullptr,
+       nullptr,
+       {},
+       {"dead_zone", "noise"},
+       1,
+       true,
+       false,
+       raw_sign,
+       "sign(h)",
+       "sign(h)"},
+      {"row", {}, map_row, step_row, {}, {}, 1, true, false, raw_row, "rows(h)", "rows(h)/sqrt(n)"},
+      {"column", {}, map_column, step_column, {}, {}, 1, true, false, raw_column, "columns(h)", "columns(h)/sqrt(m)"},
+      {"frobenius", {}, map_frobenius, step_frobenius, {}, {}, 1, true, false, raw_frobenius, "h/RMS(h)", "h/norm(h)"},
       {"sinkhorn",
        {},
        map_sinkhorn,
@@ -167,6 +178,7 @@ std::span<const DirectionRow> directions() {
        true,
        true,
        raw_sinkhorn,
+       "Sinkhorn(h)",
        "Sinkhorn(h)"},
       {"sinkhorn_ema",
        {},
@@ -179,6 +191,7 @@ std::span<const DirectionRow> directions() {
        true,
        nullptr,
        "M, M <- b M + (1-b) Sinkhorn(h)",
+       {},
        false,
        0.95},
       {"multinorm", {}, map_multinorm, nullptr, {}, {"norms", "iterations"}, 1, true, true, nullptr, "MultiNorm(h)"},
@@ -193,6 +206,7 @@ std::span<const DirectionRow> directions() {
        true,
        nullptr,
        "eta h_ij/sqrt(q_i s_j)",
+       {},
        false,
        0.9},
       {"mano",
@@ -206,6 +220,7 @@ std::span<const DirectionRow> directions() {
        true,
        nullptr,
        "normalised(h - along x)",
+       {},
        false,
        0,
        0,
@@ -222,6 +237,7 @@ std::span<const DirectionRow> directions() {
        true,
        raw_spectral,
        "sqrt(max(m,n)) UV^T of h",
+       "UV^T of h",
        true,
        0,
        0,
@@ -230,13 +246,14 @@ std::span<const DirectionRow> directions() {
        std::nullopt,
        map_normuon,
        nullptr,
-       {{"row_moment", Extent::Rows}},
+       {{"direction_row_moment", Extent::Rows}},
        {"polar", "steps", "polar_precision", "beta2"},
        0.2,
        true,
        true,
        nullptr,
        "O/RMS(O), O_i = UV^T_i/(sqrt(v_i) + 1e-8), UV^T of h, v_i <- b2 v_i + (1-b2) mean_j (UV^T_ij)^2",
+       {},
        false,
        0,
        0.95,
@@ -252,6 +269,7 @@ std::span<const DirectionRow> directions() {
        true,
        raw_spectral,
        "Whiten(RowStandardise(h)) with RMS 1",
+       "Whiten(RowStandardise(h))",
        false,
        0,
        0,
@@ -266,7 +284,7 @@ std::span<const DirectionRow> directions() {
        false,
        false,
        nullptr,
-       "mean|h| sign(h)"},
+       "mean(abs(h)) sign(h)"},
       {"ef_sign",
        std::nullopt,
        nullptr,
@@ -301,16 +319,23 @@ bool is_scale_invariant(const RoleRecipe& role) {
          find_direction(role.direction).scale_free;
 }
 
+bool is_as_large_as_gradient(const RoleRecipe& role) {
+  // A memory with an eps divides by the root of a second moment; what needs a matrix has a size of its own.
+  const DirectionRow& direction = find_direction(role.direction);
+  return find_memory(role.memory).eps == 0 && !direction.scale_free && !direction.needs_matrix;
+}
+
 RoleNumbers role_numbers(const RoleRecipe& role) {
   const MemoryRow& memory = find_memory(role.memory);
   const bool one_beta = !memory.keys.empty() && memory.keys.front() == "momentum";
   const DirectionRow& direction = find_direction(role.direction);
   RoleNumbers n;
   n.beta1 = (one_beta ? role.momentum : role.beta1).value_or(memory.beta1);
-  n.beta2 = role.beta2.value_or(memory.beta2 != 0 ? memory.beta2 : direction.beta2);
+  n.beta2 = role.beta2.value_or(memory.beta2);
   n.eps = role.eps.value_or(memory.eps);
   n.scale = role.scale.value_or(direction.scale);
   n.direction_momentum = role.momentum.value_or(one_beta ? memory.beta1 : direction.momentum);
+  n.direction_beta2 = role.beta2.value_or(direction.beta2);
   if (uses_key(role, "dead_zone")) n.dead_zone = role.dead_zone;
   if (uses_key(role, "noise")) n.noise = role.noise;
   if (uses_key(role, "signum_warmup")) n.signum_warmup = role.signum_warmup;

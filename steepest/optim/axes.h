@@ -16,8 +16,8 @@ namespace steepest {
 /// The numbers of a role with every default filled in.
 struct RoleNumbers {
   double beta1 = 0, beta2 = 0, eps = 0, scale = 1;
-  double direction_momentum =
-      0;  ///< of the average that a direction keeps; where the memory has a momentum too, the same
+  double direction_momentum = 0;    ///< of a direction's own average; where the memory has a momentum too, the same
+  double direction_beta2 = 0;       ///< of a direction's own second moment, with its own default beside any memory
   double dead_zone = 0, noise = 0;  ///< 0 unless the direction is the sign
   bool signum_warmup = false;       ///< false but for the memory ema before the sign
   bool bias_correction = true;      ///< true but for the memory adam_hybrid
@@ -55,12 +55,13 @@ struct DirectionRow {
   /// unit ball of no norm, and only scaling = "rms" with its plain factor is possible, or "opnorm" where the direction
   /// of a matrix can be stored and measured.
   double (*raw)(std::size_t rows, std::size_t cols);
-  std::string formula;
-  bool unit_operator = false;  ///< its raw form has operator norm 1, so that scaling = "opnorm" needs no measurement
-  double momentum = 0;         ///< default of the key momentum for a direction that keeps an average of its own
-  double beta2 = 0;            ///< default, for directions with that key
-  bool by_products = false;    ///< libtorch's matrix products: the bits differ between kinds of CPUs
-  bool reads_weights = false;  ///< whether `map` does
+  std::string formula;           ///< of D(h) in terms of h; behind the first ", ": what it refers to and keeps
+  std::string raw_formula = {};  ///< of `raw` times D(h), where there is one
+  bool unit_operator = false;    ///< its raw form has operator norm 1, so that scaling = "opnorm" needs no measurement
+  double momentum = 0;           ///< default of the key momentum for a direction that keeps an average of its own
+  double beta2 = 0;              ///< default, for directions with that key
+  bool by_products = false;      ///< libtorch's matrix products: the bits differ between kinds of CPUs
+  bool reads_weights = false;    ///< whether `map` does
 };
 
 std::span<const MemoryRow> memories();
@@ -75,6 +76,9 @@ bool is_sign(const RoleRecipe& role);
 
 /// Whether the update ignores the scale of the gradient, so that clipping its norm has no effect.
 bool is_scale_invariant(const RoleRecipe& role);
+
+/// Whether the direction grows with the gradient: neither the memory nor the direction divides by its size.
+bool is_as_large_as_gradient(const RoleRecipe& role);
 
 /// The factor on a direction of RMS 1 that [optimizer] scaling and scale ask for, for a tensor of rows x cols (d_out x
 /// d_in): rms v; raw v * raw; jordan v * sqrt(max(1, rows/cols)) * raw; opnorm v * sqrt(rows/cols) * raw

@@ -46,6 +46,7 @@ struct Optimizer::Impl {
       t.gradient = slice.gradient;
       t.size = slice.size;
       t.unit = is_sign(role) && role.scaling != "opnorm";
+      t.as_gradient = is_as_large_as_gradient(role);
       t.signs_of_gradient = follows_signs_of(role, "none");
       t.momentum = follows_signs_of(role, "ema") ? slice.first : nullptr;
       t.intact = buffers.memory(i).elementwise && buffers.direction(i).elementwise && role_numbers(role).noise == 0 &&

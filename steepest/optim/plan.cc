@@ -8,10 +8,11 @@
 namespace steepest {
 
 PlannedParameter planned(const Parameter& p) {
-  const auto size = [&](std::int64_t d) { return static_cast<std::size_t>(p.value.size(d)); };
-  const bool matrix = p.value.dim() == 2;
-  return {p.role, matrix ? size(0) : 1, matrix ? size(1) : static_cast<std::size_t>(p.value.numel()),
-          static_cast<std::size_t>(p.block_rows)};
+  const bool matrix = p.value.dim() == 2 || (p.value.dim() > 2 && p.role != Role::Vector);
+  std::size_t rows = 1, cols = 1;
+  for (std::int64_t d = 0; d < p.value.dim(); ++d)
+    (matrix && d == 0 ? rows : cols) *= static_cast<std::size_t>(p.value.size(d));
+  return {p.role, rows, cols, static_cast<std::size_t>(p.block_rows)};
 }
 
 Layout lay_out(const OptimizerRecipe& recipe, std::span<const PlannedParameter> parameters, bool voted) {

@@ -14,7 +14,9 @@
 
 namespace steepest {
 
-/// What the plan knows of a parameter: a matrix of rows x cols, or a vector as 1 x n.
+/// What the plan knows of a parameter: a matrix of rows x cols, or a vector as 1 x n. Of three and more dimensions the
+/// first is the rows and the others are the columns (out x in k k, multi_norm.md 1.4), but for the role vector; stacks
+/// of matrices are not taken apart.
 struct PlannedParameter {
   Role role = Role::Matrix;
   std::size_t rows = 0, cols = 0;

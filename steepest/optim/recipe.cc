@@ -30,10 +30,6 @@ std::string section(Role role) {
   return concat("optimizer.", role_name(role));
 }
 
-std::string plain_number(double x) {
-  return concat(x);
-}
-
 bool of_subspace(const StateSpec& spec) {
   return spec.extent == Extent::Subspace || spec.extent == Extent::Basis;
 }
@@ -51,21 +47,6 @@ std::string scaling_refusal(const RoleRecipe& role) {
   if (row.step && !row.map)
     return "depends on the step size and is not stored, so that it cannot be measured; use \"rms\"";
   return "is as large as what it follows, which \"opnorm\" would take away; use \"rms\"";
-}
-
-// Replaces whole-word `name` by `value`.
-std::string substitute(std::string text, const std::string& name, const std::string& value) {
-  const auto word = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; };
-  for (std::size_t at = text.find(name); at != std::string::npos; at = text.find(name, at)) {
-    const std::size_t end = at + name.size();
-    if ((at > 0 && word(text[at - 1])) || (end < text.size() && word(text[end]))) {
-      at = end;
-    } else {
-      text.replace(at, name.size(), value);
-      at += value.size();
-    }
-  }
-  return text;
 }
 
 }  // namespace
@@ -169,74 +150,16 @@ int state_bytes_per_parameter(const RoleRecipe& role) {
   return bytes;
 }
 
-std::string state_bytes_text(const RoleRecipe& role) {
-  std::int64_t each = 0, shorter = 0;  // bytes of a weight and of an entry of the longer side
-  std::string text;
-  for (const StateSpec& spec : needed_states(role)) {
-    if (spec.extent == Extent::Full) each += 4;
-    if (spec.extent == Extent::Subspace) (role.rank == 0 ? each : shorter) += role.rank == 0 ? 1 : 4 * role.rank;
-    if (spec.extent == Extent::Basis)
-      text += role.rank == 0 ? " + min(m,n)/max(m,n)" : concat(" + ", 4 * role.rank, "/max(m,n)");
-    if (spec.extent == Extent::Rows) text += " + 4/n";
-    if (spec.extent == Extent::Cols) text += " + 4/m";
-    if (spec.extent == Extent::Blocks) text += " + 4/(n rows per block)";
-    if (spec.extent == Extent::One) text += " + 4/(mn)";
-  }
-  if (shorter > 0) text = concat(" + ", shorter, "/min(m,n)", text);
-  text = concat(each, text);
-  return text.starts_with("0 + ") ? text.substr(4) : text;
-}
-
 int wire_bits_per_parameter(const RoleRecipe& role, bool vote) {
   return vote && is_sign(role) ? 2 : 64;
-}
-
-std::string formula(const RoleRecipe& role) {
-  const MemoryRow& memory = find_memory(role.memory);
-  const RoleNumbers n = role_numbers(role);
-  std::string h = memory.formula;
-  h = substitute(h, "b", plain_number(n.beta1));
-  h = substitute(h, "b1", plain_number(n.beta1));
-  h = substitute(h, "b2", plain_number(n.beta2));
-  h = substitute(h, "eps", plain_number(n.eps));
-  h = substitute(h, "refresh", concat(role.refresh));
-  if (role.scale_type == "tensor" && uses_key(role, "scale_type"))
-    h = substitute(h, "diag(norm(N_j)/norm(R_j))", "norm(N)/norm(R)");
-  std::string d = substitute(find_direction(role.direction).formula, "b", plain_number(n.direction_momentum));
-  if (role.memory == "none") {
-    h.clear();
-    d = substitute(d, "h", "g");
-  } else {
-    h += ", ";
-  }
-  if (n.scale != 1) d = concat(n.scale, ' ', d);
-  if (role.weight_decay == 0) return concat(h, "x <- x - lr ", d);
-  const std::string rule = concat(h, "x <- x - lr (", d, " + ", role.weight_decay, " x)");
-  return role.decay_every == 1 ? rule : concat(rule, ", the decay of ", role.decay_every, " updates at once");
 }
 
 double state_bytes_per_parameter(const OptimizerRecipe& recipe, Role role) {
   return state_bytes_per_parameter(recipe.role(role)) + step_bytes_per_parameter(recipe, role);
 }
 
-std::string state_bytes_text(const OptimizerRecipe& recipe, Role role) {
-  const double step = step_bytes_per_parameter(recipe, role);
-  const std::string text = state_bytes_text(recipe.role(role));
-  if (step == 0) return text;
-  const int whole = state_bytes_per_parameter(recipe.role(role));
-  const std::string plain = concat(whole);
-  return text.starts_with(plain) ? concat(whole + step, text.substr(plain.size())) : concat(step, " + ", text);
-}
-
 std::string lr_text(const OptimizerRecipe& recipe, Role role) {
   return measures_step(recipe, role) ? "measured" : concat(recipe.role(role).lr);
-}
-
-std::string formula(const OptimizerRecipe& recipe, Role role) {
-  std::string text = formula(recipe.role(role));
-  if (recipe.norm_factor != "none" && recipe.role(role).main)
-    text = substitute(text, "sign", recipe.norm_factor == "l1" ? "l1(g) sign" : "l2(g) sign");
-  return measures_step(recipe, role) ? substitute(text, "lr", "gamma") : text;
 }
 
 }  // namespace steepest

@@ -154,10 +154,12 @@ std::string state_bytes_text(const RoleRecipe& role);
 /// (64(M-1)/M), 2 for a vote (2(M-1)/M, sign_and_vote.md 5.1 (c)).
 int wire_bits_per_parameter(const RoleRecipe& role, bool vote);
 
-/// The rule in one line: "x <- x - lr*(sign(m) + weight_decay*x), m <- 0.9 m + 0.1 g".
+/// The rule in one line, for a matrix of m = d_out rows and n = d_in columns:
+/// "m <- 0.9 m + (1-0.9) g, h = m, x <- x - lr (50 sqrt(m/n) UV^T of h + 0.1 x)". Behind it stands what it refers to,
+/// and which options are on.
 std::string formula(const RoleRecipe& role);
 
-/// The same, with gamma for a measured step size.
+/// The same, with gamma for a measured step size and the norm of norm_factor.
 std::string formula(const OptimizerRecipe& recipe, Role role);
 
 }  // namespace steepest

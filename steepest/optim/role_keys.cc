@@ -57,15 +57,19 @@ std::vector<Key<RoleRecipe>> make_keys() {
           "fp32 rounding would lose it; default 1"),
       keys::number(
           "momentum", &R::momentum, 0, kLargestBeta,
-          "b of the memories ema and nesterov (default 0.9) and of the directions sinkhorn_ema (0.95) and racs (0.9)"),
+          "b of the memories ema, nesterov, heavy and kept (default 0.9) and of the directions sinkhorn_ema (0.95) and "
+          "racs (0.9)"),
       keys::number("beta1", &R::beta1, 0, kLargestBeta,
-                   "b1 of the memory lion and of adam and its relatives; default 0.9"),
+                   "b1 of the memory lion and of adam and its relatives; default 0.9, adafactor 0"),
       keys::number("beta2", &R::beta2, 0, kLargestBeta,
-                   "b2 of the memory lion (default 0.99) and of adam and its relatives (0.999)"),
-      keys::number("eps", &R::eps, 1e-30, 1, "eps of the memory adam; default 1e-8"),
+                   "b2 of the memory lion (default 0.99), of adam and its relatives (0.999) and of the direction "
+                   "normuon (0.95)"),
+      keys::number("eps", &R::eps, 1e-30, 1,
+                   "eps of the memories adam, adam_hybrid, adam_mini, galore, fira and apollo (default 1e-8) and "
+                   "adafactor (1e-30)"),
       keys::number("scale", &R::scale, 1e-9, 1e9,
-                   "factor on the direction, whose RMS is 1 for sign and sinkhorn; default 1, sinkhorn 0.05; "
-                   "[optimizer] changes it for the main roles"),
+                   "factor on the direction, whose RMS is 1 for sign and sinkhorn; default 1; sinkhorn, sinkhorn_ema, "
+                   "racs and swan 0.05; mano and normuon 0.2; [optimizer] changes it for the main roles"),
       keys::text(
           "scaling", &R::scaling, {"rms", "raw", "jordan", "opnorm", "fan_in"},
           "what scale multiplies; rms: the direction with RMS 1; raw: with its norm 1 (rows, singular values ...); "
@@ -144,7 +148,12 @@ std::vector<Key<RoleRecipe>> make_keys() {
       const RoleNumbers n = role_numbers(role);
       if (name == "momentum") return contains(find_memory(role.memory).keys, name) ? n.beta1 : n.direction_momentum;
       if (name == "beta1") return n.beta1;
-      if (name == "beta2") return n.beta2;
+      if (name == "beta2") {
+        const bool remembers = contains(find_memory(role.memory).keys, name);
+        // Each of the two has its own default: one number, read back, would be taken for both.
+        if (remembers && !role.beta2 && contains(find_direction(role.direction).keys, name)) return std::nullopt;
+        return remembers ? n.beta2 : n.direction_beta2;
+      }
       if (name == "eps") return n.eps;
       if (name == "scale") return n.scale;
       return plain(role);
@@ -161,6 +170,8 @@ std::string idle_reason(const RoleRecipe& role, const std::string& key) {
   };
   if (role.weight_decay == 0 && key == "decay_every")
     return "is the period of weight_decay, which is 0; remove it or set weight_decay";
+  if (role.weight_decay == 0 && role.coupled_decay && key == "coupled_decay")
+    return "makes weight_decay a part of the gradient, but weight_decay is 0; remove it or set weight_decay";
   if (role.dead != "mask" && among({"tau"}))
     return "is the floor of dead = \"mask\", but dead is \"none\"; set it or remove tau";
   if (role.lagged && among({"iterations", "end", "warm"}) && has_key(role, "lagged"))

@@ -30,11 +30,15 @@ class Cache {
 /// Nothing: hi still is too small.
 std::optional<double> bisect(Cache& run, double lo, double hi) {
   if (hi <= run(hi).phi()) return std::nullopt;
-  if (lo > run(lo).phi()) throw SosTooBig(lo);
+  const double smallest = run(lo).phi();
+  if (smallest == 0) throw SosTooBig(lo);
+  if (lo > smallest) return lo;
   while (hi > 2 * lo) {
     const double middle = std::sqrt(lo * hi);
     (middle <= run(middle).phi() ? lo : hi) = middle;
   }
+  // Without progress the comparison below would hold as 0 <= 0.
+  if (run(hi).phi() == 0) return lo;
   return run(hi).progress <= run(lo).progress * run(hi).phi() / hi ? hi : lo;
 }
 

@@ -15,7 +15,7 @@ namespace steepest {
 /// Step sizes of sos_bisect lie below it.
 inline constexpr double kSosLargest = 1e3;
 
-/// Thrown by sos_bisect when its smallest step size already is too big.
+/// Thrown by sos_bisect when its smallest step size already is too big for any progress, phi = 0.
 struct SosTooBig : Error {
   explicit SosTooBig(double gamma)
       : Error(concat("[sos] the smallest step size ", gamma, " is too big already")), smallest(gamma) {}
@@ -40,7 +40,8 @@ struct SosResult {
 };
 
 /// Bisection between `smallest` (1e-8 to 1e-6) and smallest * 2^(2^k) <= 1e3 for k = 2, 4, 8, 16. Takes about 10 runs.
-/// Throws UsageError unless 0 < smallest < 1e3, SosTooBig when `smallest` is, Error when even 1e3 is too small.
+/// Where `smallest` makes progress but is larger than its phi, it is the result. Throws UsageError unless 0 < smallest
+/// < 1e3, SosTooBig when `smallest` makes no progress, Error when even 1e3 is too small.
 SosResult sos_bisect(const SosEvaluate& evaluate, double smallest);
 
 /// gamma <- sqrt(gamma phi(gamma)), `runs` times from `guess`; where phi is 0, gamma <- gamma / 100 instead. Derived,

@@ -13,7 +13,8 @@ namespace {
 using Whole = Key<OptimizerRecipe>;
 
 /// Why a key has no effect on these numbers, to stand behind its name in a message; empty if it has one. d0 has one
-/// with option II too: it starts d, which is kept as a diagnostic (parameter_free.md 3.2).
+/// with option II too: it starts d, a diagnostic that grows where pairs measure the slope of every step (consecutive
+/// batches but for minmax with gap 1, backward pairs with gap 1); elsewhere it would take a pass of its own.
 std::string idle_reason(const AliasNumbers& n, const std::string& key) {
   if (key == "pair" && n.sample == AliasSample::Consecutive)
     return "is not used with sample = \"consecutive\", where batches that follow each other are the pair; remove one";

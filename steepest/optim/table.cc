@@ -159,10 +159,10 @@ a direction and their numbers for each role of parameters (`matrix`, `embedding`
 overridden in a recipe, `[optimizer] momentum = 0.95` or `[optimizer.head] direction = "sign"`, and any memory goes
 with any direction that makes sense.
 
-State is bytes per parameter beside weights and gradients, for a matrix of m rows and n columns. Wire is bits per parameter
-that a process sends in each step when there are many: 64 for a mean of fp32 gradients, 2 for votes, 2.02 for the 1-bit mean
-with error feedback. Named are the ways that the method can go: a measured step size needs the gradient that all ranks follow
-before they step, and so has no error feedback.
+State is bytes per parameter beside weights and gradients, for a matrix of m rows and n columns; in the rules, too, m is d_out
+and n is d_in. Wire is bits per parameter that a process sends in each step when there are many: 64 for a mean of fp32
+gradients, 2 for votes, 2.02 for the 1-bit mean with error feedback. Named are the ways that the method can go: a measured
+step size needs the gradient that all ranks follow before they step, and so has no error feedback.
 
 | method | state | wire | what it is |
 |---|---|---|---|

@@ -27,8 +27,8 @@ std::string method_page(const Preset& preset);
 std::string method_markdown();
 
 /// All presets, or the one given, as a JSON list of objects with name, summary, paper, formula, roles (rule and numbers
-/// per role), aggregates (those that the method can be used with), state_bytes_per_param and wire_bits_per_param (the
-/// least; of the matrices, each role has its own), and unverified.
+/// per role), aggregates (those that the method can be used with), state_bytes_per_param and wire_bits_per_param (as
+/// votes where possible, else as a mean; both of the matrices, each role has its own), and unverified.
 std::string method_json(std::span<const Preset> presets);
 
 }  // namespace steepest

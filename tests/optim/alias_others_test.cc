@@ -132,14 +132,66 @@ TEST(ParameterFreeSpec, ClippedEstimatorsCountAllGradients) {
     model.evaluate(1, false);
     const double norm =
         std::sqrt(model.matrix.grad().square().sum().item<double>() + model.head.grad().square().sum().item<double>());
-    const at::Tensor before = model.head.grad().clone();
+    const at::Tensor before = model.head.grad().clone(), own = model.matrix.grad().clone();
     EXPECT_GT(norm, 2);
     model.optimizer.needs_gradient(10);
     EXPECT_TRUE(at::equal(model.head.grad(), before));
+    EXPECT_TRUE(at::allclose(model.matrix.grad(), own)) << "what is followed is not clipped";
     slope[clip] = model.optimizer.measured()->dtil * (clip ? norm : 1);
   }
   EXPECT_NE(slope[0], 0);
   EXPECT_NEAR(slope[1] / slope[0], 1, 1e-5);
+}
+
+// Along the gradient itself a clipped one would make smaller steps; the step size stays at its cap.
+TEST(ParameterFreeSpec, ClippedEstimatorsLeaveTheUpdateAlone) {
+  for (const AliasSample sample : {AliasSample::Same, AliasSample::Consecutive}) {
+    for (const AliasPair pair : {AliasPair::Backward, AliasPair::Forward}) {
+      at::Tensor moved[2];
+      for (const bool clip : {false, true}) {
+        OptimizerRecipe recipe = beside_adam(pair);
+        recipe.role(Role::Matrix).direction = "identity";
+        recipe.alias.sample = sample;
+        recipe.alias.estimator_clip = clip;
+        recipe.alias.gamma_max = 1e-3;
+        recipe.alias.L0 = 1;
+        Coupled model(recipe);
+        for (std::uint64_t t = 0; t < 4; ++t) {
+          model.step(t);
+          EXPECT_EQ(model.optimizer.measured()->gamma_step, 1e-3);
+        }
+        moved[clip] = model.matrix;
+      }
+      EXPECT_LT((moved[1] - moved[0]).abs().max().item<float>(), 1e-6f);
+      EXPECT_GT((moved[1] - numbers(6, 40, 0)).abs().max().item<float>(), 1e-4f);
+    }
+  }
+}
+
+// <g_t, u> of the clipped gradient is measured after the update, which may have scaled its gradient or written over it.
+TEST(ParameterFreeSpec, ClippedEstimatorsMeasureTheirOwnGradientAfterTheUpdate) {
+  const auto measured = [](bool scaled, bool overwritten) {
+    OptimizerRecipe recipe = beside_adam(AliasPair::Backward, AliasEstimator::Directional);
+    recipe.alias.sample = AliasSample::Consecutive;
+    recipe.alias.estimator_clip = true;
+    recipe.alias.gamma_max = 1e-3;
+    recipe.alias.L0 = 1;
+    RoleRecipe& role = recipe.role(Role::Matrix);
+    if (overwritten) role.direction = "multinorm", role.norms = "sign";
+    Coupled model(recipe);
+    for (std::uint64_t t = 0; t < 4; ++t) {
+      model.evaluate(t, false);
+      EXPECT_FALSE(model.optimizer.needs_gradient(10));
+      if (scaled) model.optimizer.scale_gradients(0.25f);
+      model.optimizer.step(1);
+      EXPECT_FALSE(model.optimizer.needs_gradient(10));
+    }
+    return model.optimizer.measured()->eta;
+  };
+  const double eta = measured(false, false);
+  EXPECT_GT(eta, 100);
+  EXPECT_NEAR(measured(true, false) / eta, 1, 1e-3);
+  EXPECT_NEAR(measured(false, true) / eta, 1, 1e-3);
 }
 
 TEST(AliasOthers, TheWarningAdvisesWhatIsNotSetYet) {

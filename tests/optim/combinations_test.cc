@@ -5,6 +5,8 @@
 #include <omp.h>
 
 #include <cmath>
+#include <set>
+#include <string>
 
 #include "steepest/kernels/bits.h"
 #include "steepest/optim/axes.h"
@@ -76,6 +78,26 @@ TEST(Combinations, EveryMemoryWithEveryDirectionAndScaling) {
     }
   }
   EXPECT_GE(taken, 48 * memories().size()) << "7 of 15 directions have a norm and all 5 scales, 5 more can be measured";
+}
+
+// A checkpoint has one tensor for each name.
+TEST(Combinations, NoTwoStatesShareAName) {
+  for (const MemoryRow& memory : memories()) {
+    for (const DirectionRow& direction : directions()) {
+      SCOPED_TRACE(memory.name + ", " + direction.name);
+      OptimizerRecipe recipe = combination(memory, direction, "rms");
+      for (RoleRecipe& role : recipe.roles) {
+        role.beta1 = 0.9;  // adafactor keeps momentum too,
+        role.warm = true;  // and sinkhorn its columns
+      }
+      ASSERT_TRUE(accepted(recipe));
+      Optimizer optimizer(recipe, make_parameters(), false);
+      std::set<std::string> names;
+      for (const StateTensor& state : optimizer.state())
+        EXPECT_TRUE(names.insert(state.name).second) << state.name << " stands twice";
+      EXPECT_GE(names.size(), kShapes.size() * memory.states.size());
+    }
+  }
 }
 
 TEST(Combinations, EveryMemoryWithEveryDirectionUnderMeasuredSteps) {

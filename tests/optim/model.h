@@ -1,7 +1,11 @@
-// A small set of parameters with every role, odd sizes and fixed synthetic weights and gradients.
+// A small set of parameters with every role, odd sizes and fixed synthetic weights and gradients; and what a recipe is
+// refused with.
 #pragma once
 
 #include <ATen/ATen.h>
+
+#include <functional>
+#include <string>
 
 #include "steepest/base/hash.h"
 #include "steepest/kernels/normal.h"
@@ -76,6 +80,21 @@ inline std::vector<ComposedParameter> compose(const std::vector<Parameter>& para
                     .gradient = std::vector<float>(x.size())});
   }
   return list;
+}
+
+/// What validate() says of a preset with a key of the whole optimizer and a further change, or "accepted".
+inline std::string refusal_of(const char* method, const char* key, const char* value,
+                              const std::function<void(OptimizerRecipe&)>& change = nullptr) {
+  try {
+    OptimizerRecipe recipe = preset(method);
+    for (const Key<OptimizerRecipe>& each : optimizer_keys())
+      if (each.name == key) set_key(recipe, each, KeyValue(std::string(value)), concat("[optimizer] ", key));
+    if (change) change(recipe);
+    validate(recipe);
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return "accepted";
 }
 
 inline std::string hash_of(const std::vector<Parameter>& parameters) {

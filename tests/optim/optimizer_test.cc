@@ -407,6 +407,32 @@ TEST(Optimizer, BadTensorsAndCallsAreRefused) {
   EXPECT_THROW(voted.inspect(), Error);
 }
 
+// multi_norm.md 1.4: convolutions are out x (in k k).
+TEST(Plan, AConvolutionIsAMatrixOfItsOutputs) {
+  const auto shape = [](Role role, const at::Tensor& value) {
+    const PlannedParameter p = planned({"x", role, value});
+    return std::vector<std::size_t>{p.rows, p.cols};
+  };
+  const at::Tensor kernel = at::zeros({6, 4, 3, 2});
+  EXPECT_EQ(shape(Role::Matrix, kernel), (std::vector<std::size_t>{6, 24}));
+  EXPECT_EQ(shape(Role::Head, at::zeros({6, 4})), (std::vector<std::size_t>{6, 4}));
+  EXPECT_EQ(shape(Role::Vector, kernel), (std::vector<std::size_t>{1, 144}));
+  EXPECT_EQ(shape(Role::Matrix, at::zeros({6})), (std::vector<std::size_t>{1, 6}));
+  for (const char* method : {"rownorm", "adafactor", "apollo"}) {
+    std::vector<float> weights[2];
+    for (const bool flat : {false, true}) {
+      const at::Tensor x = flat ? at::zeros({6, 24}) : at::zeros({6, 4, 3, 2});
+      Optimizer optimizer(preset(method), {{"x", Role::Matrix, x}}, false);
+      for (std::uint64_t t = 0; t < 3; ++t) {
+        make_gradient(floats(x.grad()), 0, t);
+        optimizer.step(1);
+      }
+      weights[flat].assign(floats(x).begin(), floats(x).end());
+    }
+    EXPECT_EQ(weights[0], weights[1]) << method;
+  }
+}
+
 TEST(Plan, SharesAreFairAndComplete) {
   const std::vector<std::size_t> sizes = {10, 900, 20, 30, 40, 25, 15};
   const Shares shares = share_out(sizes, 3);

@@ -189,6 +189,50 @@ TEST(Options, WithoutEffectAreRefusedAndNotListed) {
   EXPECT_EQ(refusal("mngd", {{"norms", "row,spectral"}, {"steps", std::int64_t{3}}}), "accepted");
 }
 
+TEST(Options, ACoupledDecayNeedsADecay) {
+  EXPECT_NE(
+      refusal("signsgd", {{"coupled_decay", true}}).find("coupled_decay makes weight_decay a part of the gradient"),
+      std::string::npos);
+  EXPECT_EQ(refusal("signsgd", {{"coupled_decay", true}, {"weight_decay", 0.1}}), "accepted");
+  EXPECT_EQ(refusal("signsgd", {{"coupled_decay", false}}), "accepted");
+}
+
+TEST(Options, NormuonHasItsOwnSecondMomentBesideAnyMemory) {
+  const Key<RoleRecipe>& key = key_of(role_keys(), "beta2");
+  for (const char* memory : {"none", "ema", "lion", "adam", "galore"}) {
+    RoleRecipe role;
+    role.memory = memory;
+    role.direction = "normuon";
+    const double own = find_memory(memory).beta2;
+    EXPECT_EQ(role_numbers(role).beta2, own) << memory;
+    EXPECT_EQ(role_numbers(role).direction_beta2, 0.95) << memory;
+    // A printed recipe is read back: one number would then hold for both.
+    const std::optional<KeyValue> shown = key.get(role);
+    EXPECT_EQ(shown.has_value(), own == 0) << memory;
+    if (shown) {
+      EXPECT_EQ(std::get<double>(*shown), 0.95) << memory;
+    }
+    role.beta2 = 0.5;
+    EXPECT_EQ(role_numbers(role).direction_beta2, 0.5) << memory;
+    EXPECT_EQ(std::get<double>(key.get(role).value()), 0.5) << memory;
+  }
+  OptimizerRecipe recipe = preset("normuon");
+  recipe.role(Role::Matrix).memory = "lion";
+  recipe.role(Role::Matrix).polar = "svd";
+  const at::Tensor x = at::zeros({8, 16});
+  Optimizer optimizer(recipe, {{"x", Role::Matrix, x}}, false);
+  make_gradient(floats(x.grad()), 0, 1);
+  optimizer.step(1);
+  // The rows of an orthogonal 8 x 16 matrix have norm 1: v_i = (1 - b2)/16.
+  std::size_t rows = 0;
+  for (const StateTensor& s : optimizer.state()) {
+    if (s.name != "x.direction_row_moment") continue;
+    for (const float v : floats(s.value)) EXPECT_NEAR(v, 0.05 / 16, 1e-6);
+    rows += floats(s.value).size();
+  }
+  EXPECT_EQ(rows, 8u);
+}
+
 TEST(Options, ADecayBeforeTheMemorySeesTheScaleOfTheGradient) {
   RoleRecipe role = preset("signsgd").role(Role::Matrix);
   role.coupled_decay = true;

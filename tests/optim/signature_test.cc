@@ -58,7 +58,11 @@ std::string signature(const std::string& method, std::uint64_t steps = 20) {
   if (measured) steps += 5;  // alias_llm_paper measures every 20th step
   for (std::uint64_t t = 0; t < steps; ++t) take_step(optimizer, t, 1 - 0.04 * static_cast<double>(t));
   if (!measured) return hash_of(parameters);
-  const auto numbers = measured->numbers();
+  AliasState acting = *measured;
+  // Option II steps without d; what pairs of one batch tell of it is no part of the signature.
+  const AliasNumbers& rule = optimizer.recipe().alias;
+  if (rule.option == AliasOption::II && rule.sample == AliasSample::Same) acting.dtil = 0, acting.d = rule.d0;
+  const auto numbers = acting.numbers();
   return hash_of(parameters) + hex(xxh3(std::as_bytes(std::span(numbers))));
 }
 

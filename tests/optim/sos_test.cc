@@ -79,6 +79,24 @@ TEST(ParameterFreeSpec, A21FixedPointOnA9a) {
   EXPECT_EQ(guarded.runs[1].gamma, 0.01);
 }
 
+// Section 9: non-positive phi counts as 0, "too big". N(hi) <= N(lo) phi(hi)/hi would hold as 0 <= 0.
+TEST(ParameterFreeSpec, SosStopsBeforeACliffInTheLastBracket) {
+  const SosEvaluate cliff = [](double gamma) { return SosRun{.progress = gamma < 0.01 ? 1.0 : 0.0, .change = 1}; };
+  const SosResult found = sos_bisect(cliff, 1e-6);
+  EXPECT_LT(found.gamma, 0.01);
+  EXPECT_GT(found.gamma, 0.01 / 2.5);
+  for (const SosRun& run : found.runs) EXPECT_EQ(run.phi() > 0, run.gamma < 0.01);
+}
+
+TEST(ParameterFreeSpec, SosTakesASmallestStepThatIsTooBigButMakesProgress) {
+  const SosEvaluate noisy = [](double) { return SosRun{.progress = 1e-9, .change = 1}; };
+  const SosResult found = sos_bisect(noisy, 1e-6);
+  EXPECT_EQ(found.gamma, 1e-6);
+  EXPECT_EQ(found.runs.size(), 2u);
+  const SosEvaluate diverging = [](double) { return SosRun{.progress = std::nan(""), .change = 1}; };
+  EXPECT_THROW(sos_bisect(diverging, 1e-6), SosTooBig);
+}
+
 TEST(ParameterFreeSpec, SosRefusesWhatCannotWork) {
   const SosEvaluate hopeless = [](double) { return SosRun{.progress = 0, .change = 1}; };
   const SosEvaluate endless = [](double) { return SosRun{.progress = 1, .change = 1e-9}; };

@@ -18,7 +18,7 @@ constexpr std::size_t kRows = 64;  // of one task
 
 void map_normuon(const Operand& o, float* out, Scratch& scratch) {
   map_spectral(o, out, scratch);
-  const double beta = role_numbers(o.role).beta2;
+  const double beta = role_numbers(o.role).direction_beta2;
   // O has singular values 1, map_spectral's result is larger by this.
   const double unit = raw_spectral(o.rows, o.cols);
   float* const moment = o.state[0];

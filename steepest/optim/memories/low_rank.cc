@@ -219,12 +219,12 @@ std::vector<StateSpec> galore_states() {
 
 std::vector<StateSpec> fira_states() {
   std::vector<StateSpec> states = galore_states();
-  states.push_back({"norm", Extent::One});
+  states.push_back({"limited_norm", Extent::One});
   return states;
 }
 
 std::vector<StateSpec> apollo_states() {
-  return {{"first_moment", Extent::Subspace}, {"second_moment", Extent::Subspace}, {"norm", Extent::One}};
+  return {{"first_moment", Extent::Subspace}, {"second_moment", Extent::Subspace}, {"limited_norm", Extent::One}};
 }
 
 }  // namespace steepest
