@@ -1,12 +1,14 @@
 #include "steepest/base/files.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 #include "steepest/base/error.h"
@@ -62,6 +64,32 @@ void sync_path(const std::filesystem::path& path) {
   ::close(descriptor);
   errno = reason;
   if (result != 0) fail_io(path, "cannot be flushed to disk");
+}
+
+FolderLock::FolderLock(const std::filesystem::path& folder, std::chrono::milliseconds patience) {
+  constexpr std::chrono::milliseconds kPause(50);
+  descriptor_ = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor_ < 0) fail_io(folder, "cannot be opened");
+  const auto end = std::chrono::steady_clock::now() + patience;
+  while (::flock(descriptor_, LOCK_EX | LOCK_NB) != 0) {
+    held_ = errno != EWOULDBLOCK;
+    if (held_ || std::chrono::steady_clock::now() >= end) return;
+    std::this_thread::sleep_for(kPause);
+  }
+  held_ = true;
+}
+
+FolderLock::~FolderLock() {
+  if (descriptor_ >= 0) ::close(descriptor_);
+}
+
+FolderLock::FolderLock(FolderLock&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)), held_(other.held_) {}
+
+FolderLock& FolderLock::operator=(FolderLock&& other) noexcept {
+  std::swap(descriptor_, other.descriptor_);
+  std::swap(held_, other.held_);
+  return *this;
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {

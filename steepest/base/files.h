@@ -1,6 +1,7 @@
 // Files as the library needs them: read whole, map read-only, write so that a crash leaves the old or the new content.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <filesystem>
 #include <span>
@@ -31,6 +32,23 @@ class MappedFile {
  private:
   const std::byte* data_ = nullptr;
   std::size_t size_ = 0;
+};
+
+/// An advisory lock on a folder until destruction or the end of the process, kill -9 included. Where the file system
+/// has no locks everybody gets one.
+class FolderLock {
+ public:
+  /// Tries for up to `patience`. Throws Error when the folder cannot be opened.
+  explicit FolderLock(const std::filesystem::path& folder, std::chrono::milliseconds patience = {});
+  ~FolderLock();
+  FolderLock(FolderLock&& other) noexcept;
+  FolderLock& operator=(FolderLock&& other) noexcept;
+  /// False: another process has it.
+  bool held() const { return held_; }
+
+ private:
+  int descriptor_ = -1;
+  bool held_ = true;
 };
 
 /// A file written front to back, unbuffered; every failed write throws Error naming the path and the reason.

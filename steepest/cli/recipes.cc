@@ -1,6 +1,7 @@
 #include "steepest/cli/recipes.h"
 
 #include <csignal>
+#include <cstdint>
 #include <ctime>
 
 #include "steepest/cli/options.h"
@@ -12,19 +13,21 @@ namespace steepest::cli {
 namespace {
 
 std::atomic<bool> stop_requested{false};
-std::atomic<std::time_t> requested_at{0};
-static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<std::time_t>::is_always_lock_free,
+std::atomic<std::int64_t> requested_at{0};  // milliseconds; 0: not yet
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<std::int64_t>::is_always_lock_free,
               "a signal handler sets them");
 
 // Who stops a job may signal it twice at once, itself and with its group: that is one request.
-constexpr std::time_t kOneRequest = 2;
+constexpr std::int64_t kOneRequest = 2000;
 
 void on_signal(int signal) {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
-  if (!stop_requested.exchange(true)) {
-    requested_at = now.tv_sec;
-  } else if (now.tv_sec - requested_at >= kOneRequest) {
+  const std::int64_t ms = now.tv_sec * 1000 + now.tv_nsec / 1'000'000;
+  std::int64_t first = 0;
+  if (requested_at.compare_exchange_strong(first, ms)) {
+    stop_requested = true;
+  } else if (ms - first >= kOneRequest) {
     std::signal(signal, SIG_DFL);
     std::raise(signal);
   }

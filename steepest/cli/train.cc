@@ -46,10 +46,9 @@ int run_train(const TrainOptions& options, const CLI::App& verb) {
   request.launch = detect_launch();
   request.out = run_folder(options.out, options.recipe);
   request.resume = options.resume;
-  // torchrun starts the same command again after a failure; without this it would refuse its own run folder.
-  if (const char* restarts = std::getenv("TORCHELASTIC_RESTART_COUNT");
-      request.resume.empty() && restarts != nullptr && std::string_view(restarts) != "0")
-    request.resume = "auto";
+  // torchrun starts the same command again after a failure.
+  const char* const restarts = std::getenv("TORCHELASTIC_RESTART_COUNT");
+  request.restarted = restarts != nullptr && std::string_view(restarts) != "0";
   request.stop = &stop_on_signals();
   ProgressPrinter printer(*request.stop);
   try {

@@ -31,10 +31,7 @@ int run_tune(const TuneOptions& options, const CLI::App& verb) {
   request.config = merged_config(options.recipe, verb);
   if (options.start && !options.fast && *options.start >= kSosLargest)
     fail_usage("--gs", "is ", *options.start, "; it must be below ", kSosLargest);
-  if (options.steps) {
-    request.config.train.max_steps = *options.steps;
-    request.config.train.warmup_steps = std::min(request.config.train.warmup_steps, *options.steps);
-  }
+  if (options.steps) request.config.train.max_steps = *options.steps;
   request.fast = options.fast;
   request.start = options.start;
   request.launch = detect_launch();
@@ -57,7 +54,7 @@ int run_tune(const TuneOptions& options, const CLI::App& verb) {
   }();
   printer.finish();
   if (request.launch.rank == 0)
-    std::cout << "\n# [optimizer] of the recipe, with schedule = \"constant\" in [train]\nlr = "
+    std::cout << "\n# [optimizer] of the recipe, with schedule = \"constant\" and warmup_steps = 0 in [train]\nlr = "
               << to_toml(KeyValue(found.gamma)) << '\n';
   return 0;
 }

@@ -181,6 +181,20 @@ void FeedbackMean::require_finite(const float* scales, const Shard& shard) const
     group_.fail_here("the mean magnitude of a block is too large for fp32; lower the learning rate");
 }
 
+// The hash only tells damage on the way: a rank whose memory is damaged seals what it has.
+void FeedbackMean::require_received(std::span<std::uint64_t> message, MessageKind kind, std::size_t bucket,
+                                    std::size_t shard, std::size_t sender) const {
+  require_message(group_, std::as_bytes(message), header(kind, bucket, shard, static_cast<int>(sender)));
+  const Shard& about = buckets_[bucket].shards[shard];
+  const float* const scales = payload_of(message, about).scales;
+  const float* const end = scales + about.blocks;
+  const float* const wrong = std::find_if(scales, end, [](float s) { return !(s >= 0) || !std::isfinite(s); });
+  if (wrong != end)
+    group_.fail_here(concat("rank ", group_.name_of(sender), " sent a 1-bit ",
+                            kind == MessageKind::FeedbackUp ? "gradient" : "mean", " with a scale of ", *wrong,
+                            "; scales are finite and at least 0, so test the memory of that rank's machine"));
+}
+
 void FeedbackMean::exchange(std::size_t bucket) {
   send_up(bucket);
   average(buckets_[bucket]);
@@ -203,8 +217,7 @@ void FeedbackMean::send_up(std::size_t bucket) {
   }
   group_.exchange(outgoing, incoming);
   for (std::size_t r = 0; r < ranks && owner; ++r)
-    if (r != me())
-      require_message(group_, incoming[r], header(MessageKind::FeedbackUp, bucket, me(), static_cast<int>(r)));
+    if (r != me()) require_received(b.from(r, me()), MessageKind::FeedbackUp, bucket, me(), r);
 }
 
 // Step 3: the mean of the own shard in rank order, encoded again.
@@ -246,8 +259,7 @@ void FeedbackMean::send_down(std::size_t bucket) {
   for (std::size_t r = 0; r < ranks; ++r) incoming[r] = std::as_writable_bytes(b.about(r));
   group_.exchange(outgoing, incoming);
   for (std::size_t r = 0; r < ranks; ++r)
-    if (r != me() && b.shards[r].size > 0)
-      require_message(group_, incoming[r], header(MessageKind::FeedbackDown, bucket, r, static_cast<int>(r)));
+    if (r != me() && b.shards[r].size > 0) require_received(b.about(r), MessageKind::FeedbackDown, bucket, r, r);
 }
 
 void FeedbackMean::decode(std::size_t bucket, std::span<float> values) {

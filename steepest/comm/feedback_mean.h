@@ -44,8 +44,8 @@ class FeedbackMean {
   /// equal on all ranks: the step size that w will be multiplied with. Residuals are in units of the values, so they
   /// are multiplied by rho = (eta of the last call) / eta; for values that contain their step size pass 1. Call it for
   /// steps that are taken, not for skipped ones nor where the step size is 0.
-  /// Values must be finite on every rank (comm/agree.h tells). Throws Error when a rank is gone, a message does not fit
-  /// or a scale overflows; the residuals are then lost.
+  /// Values must be finite on every rank (comm/agree.h tells). Throws Error when a rank is gone, a message does not
+  /// fit, a scale overflows or one that arrives cannot be one; the residuals are then lost.
   void operator()(std::span<float> values, std::uint64_t t, double eta);
 
   /// Values first .. first + size - 1 of the vector.
@@ -115,6 +115,8 @@ class FeedbackMean {
   void send_down(std::size_t bucket);
   void pay_at_once(std::span<float> values, float rho);
   void require_finite(const float* scales, const Shard& shard) const;
+  void require_received(std::span<std::uint64_t> message, MessageKind kind, std::size_t bucket, std::size_t shard,
+                        std::size_t sender) const;
   void require_size(std::size_t given, std::size_t needed) const;
 
   ProcessGroup& group_;

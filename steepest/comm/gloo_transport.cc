@@ -24,7 +24,8 @@ using Clock = std::chrono::steady_clock;
 using Device = std::shared_ptr<::gloo::transport::Device>;
 
 constexpr auto kGrace = std::chrono::seconds(2);
-constexpr auto kLeastWait = std::chrono::milliseconds(10);  // for what has long arrived
+constexpr auto kLeastWait = std::chrono::milliseconds(10);     // for what has long arrived
+constexpr auto kLastMoment = std::chrono::milliseconds(1000);  // for ranks that have met just in time
 
 // c10d reports retries and closed connections on stderr by itself; this library reports through exceptions.
 void quiet_c10d_logging() {
@@ -38,16 +39,25 @@ void survive_closed_connections() {
   if (sigaction(SIGPIPE, nullptr, &action) == 0 && action.sa_handler == SIG_DFL) std::signal(SIGPIPE, SIG_IGN);
 }
 
-// What has become of the peer, from Gloo's "[file:line] Reason. Advice" texts.
+std::string first_line(const std::exception& error) {
+  const std::string text = error.what();
+  return text.substr(0, text.find('\n'));
+}
+
+// The reason in a line of Gloo's, "[file:line] Reason. Advice".
+std::string reason_in(std::string line) {
+  if (line.starts_with('[')) line.erase(0, std::min(line.find("] ") + 2, line.size()));
+  if (const std::size_t end = line.find(". "); end != std::string::npos) line.resize(end);
+  return line;
+}
+
+// What has become of the peer.
 PeerError peer_error(std::size_t rank, const std::exception& error, std::chrono::seconds timeout) {
   const int peer = static_cast<int>(rank);
-  std::string text = error.what();
-  text = text.substr(0, text.find('\n'));
-  if (text.find("imed out") != std::string::npos || text.find("imeout") != std::string::npos)
+  const std::string line = first_line(error);
+  if (line.find("imed out") != std::string::npos || line.find("imeout") != std::string::npos)
     return {peer, concat("sent nothing for ", timeout.count(), " s (stopped, hanging or cut off)"), true};
-  if (text.starts_with('[')) text.erase(0, std::min(text.find("] ") + 2, text.size()));
-  if (const std::size_t end = text.find(". "); end != std::string::npos) text.resize(end);
-  return {peer, concat("is gone (", text, ')')};
+  return {peer, concat("is gone (", reason_in(line), ')')};
 }
 
 class GlooTransport : public Transport {
@@ -55,14 +65,15 @@ class GlooTransport : public Transport {
   GlooTransport(const Launch& launch, std::chrono::seconds timeout)
       : rank_(static_cast<std::size_t>(launch.rank)), ranks_of_job_(launch.world_size), timeout_(timeout) {
     const Clock::time_point deadline = Clock::now() + timeout;
-    const std::string chosen = listening_address(launch);
-    Meeting meeting = meet(launch, chosen, timeout);
-    const std::string address = chosen.empty() ? listening_address(launch) : chosen;
+    // A wrong choice fails before the meeting; a name that leads nowhere yet is asked for again after it.
+    std::string address = listening_address(launch);
+    Meeting meeting = meet(launch, timeout);
+    if (address.empty()) address = listening_address(launch);
     store_ = meeting.store;
     key_ = meeting.key;
     device_ = ProcessGroupGloo::createDeviceForHostname(address);
     last_words_ = std::make_shared<LastWords>(address, launch.rank, key_);
-    exchange_contacts(launch);
+    exchange_contacts(launch, deadline);
     for (int r = 0; r < launch.world_size; ++r) members_.push_back(r);
     connect(launch.world_size, deadline);
   }
@@ -116,14 +127,15 @@ class GlooTransport : public Transport {
   void connect(int size, Clock::time_point deadline) {
     const int rank = static_cast<int>(rank_);
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-    const auto options = ProcessGroupGloo::Options::create(std::max(left, std::chrono::milliseconds(1000)));
+    const auto options = ProcessGroupGloo::Options::create(std::max(left, kLastMoment));
     options->devices = {device_};
     options->threads = 1;  // point-to-point operations run on the device's thread
     try {
       group_ = c10::make_intrusive<ProcessGroupGloo>(store_, rank, size, options);
-    } catch (const std::exception&) {
-      fail("distributed", "rank ", members_[rank_], " of ", ranks_of_job_,
-           " could not connect to all other ranks; set [distributed] listen to the interface between the machines");
+    } catch (const std::exception& error) {
+      fail("distributed", "rank ", members_[rank_], " of ", ranks_of_job_, " could not connect to all other ranks (",
+           reason_in(first_line(error)),
+           "); see what the others printed, or set [distributed] listen to the interface between the machines");
     }
     prove(deadline);
   }
@@ -133,14 +145,26 @@ class GlooTransport : public Transport {
     c10::intrusive_ptr<c10d::Work> work;
   };
 
-  void exchange_contacts(const Launch& launch) {
+  void exchange_contacts(const Launch& launch, Clock::time_point deadline) {
     const auto key = [](int rank) { return concat("last_words/", rank); };
     const std::string own = last_words_->contact();
-    store_->set(key(launch.rank), std::vector<std::uint8_t>(own.begin(), own.end()));
+    const Clock::time_point until = std::max(deadline, Clock::now() + kLastMoment);
     std::vector<std::string> all;
-    for (int r = 0; r < launch.world_size; ++r) {
-      const std::vector<std::uint8_t> contact = store_->get(key(r));
-      all.emplace_back(contact.begin(), contact.end());
+    int awaited = launch.rank;
+    try {
+      store_->set(key(launch.rank), std::vector<std::uint8_t>(own.begin(), own.end()));
+      for (int r = 0; r < launch.world_size; ++r) {
+        awaited = r;
+        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - Clock::now());
+        store_->wait({key(r)}, std::max(left, kLeastWait));
+        const std::vector<std::uint8_t> contact = store_->get(key(r));
+        all.emplace_back(contact.begin(), contact.end());
+      }
+    } catch (const std::exception&) {
+      // Before that time it is not a rank that is missing but the store.
+      if (Clock::now() + kLeastWait < until) fail_lost_meeting(launch);
+      fail("distributed", "rank ", launch.rank, " of ", launch.world_size, ": rank ", awaited,
+           " has arrived but did not get past the meeting; see what it printed");
     }
     last_words_->set_contacts(std::move(all));
   }

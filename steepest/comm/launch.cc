@@ -20,6 +20,10 @@ constexpr int kFirstDerivedPort = 20000;  // below the ports that the system giv
 constexpr int kDerivedPorts = 10000;
 constexpr std::size_t kLongestToken = 4096;
 
+// Srun sets these for its tasks; the variables of a batch script make it look like task 0, but have none of these.
+constexpr const char* kSlurmStep[] = {"SLURM_STEP_NUM_TASKS", "SLURM_STEP_ID", "SLURM_STEPID"};
+constexpr const char* kSlurmTasksPerNode[] = {"SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"};
+
 // A launcher's variables. Of each list the first one that is set counts.
 struct Family {
   const char* source;
@@ -28,29 +32,33 @@ struct Family {
   std::vector<const char*> local_rank;
   std::vector<const char*> local_size;
   std::vector<const char*> job;
+  bool slurm;  ///< srun may have started these ranks; Slurm's variables then say where they are
 };
 
 const std::vector<Family>& families() {
   static const std::vector<Family> table = {
-      {"RANK and WORLD_SIZE", "RANK", {"WORLD_SIZE"}, {"LOCAL_RANK"}, {"LOCAL_WORLD_SIZE"}, {}},
+      {"RANK and WORLD_SIZE", "RANK", {"WORLD_SIZE"}, {"LOCAL_RANK"}, {"LOCAL_WORLD_SIZE"}, {}, false},
       {"mpirun",
        "OMPI_COMM_WORLD_RANK",
        {"OMPI_COMM_WORLD_SIZE"},
        {"OMPI_COMM_WORLD_LOCAL_RANK"},
        {"OMPI_COMM_WORLD_LOCAL_SIZE"},
-       {"PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "OMPI_MCA_orte_ess_jobid"}},
+       {"PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "OMPI_MCA_orte_ess_jobid"},
+       false},
       {"mpirun",
        "PMI_RANK",
        {"PMI_SIZE"},
        {"PMI_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID"},
        {"PMI_LOCAL_SIZE", "MPI_LOCALNRANKS"},
-       {"SLURM_JOB_ID", "PMI_JOBID"}},
+       {"SLURM_JOB_ID", "PMI_JOBID"},
+       true},
       {"srun",
        "SLURM_PROCID",
        {"SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS"},
        {"SLURM_LOCALID"},
        {},
-       {"SLURM_JOB_ID", "SLURM_JOBID"}},
+       {"SLURM_JOB_ID", "SLURM_JOBID"},
+       true},
   };
   return table;
 }
@@ -107,10 +115,6 @@ std::string first_host(const std::string& list) {
   return range_taken || list.find('[') == std::string::npos ? host : std::string();
 }
 
-bool is_loopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || host.starts_with("127.");
-}
-
 std::string slurm_master(const Environment& environment) {
   for (const char* nodes : {"SLURM_STEP_NUM_NODES", "SLURM_NNODES", "SLURM_JOB_NUM_NODES"}) {
     if (!environment.text(nodes)) continue;
@@ -143,7 +147,7 @@ void find_master(const Environment& environment, const Family& family, bool one_
   const bool by_hand = family.job.empty();
   launch.master_addr = environment.text("MASTER_ADDR").value_or("");
   // Slurm's own PMI sets both families of variables.
-  if (launch.master_addr.empty() && !by_hand && environment.text("SLURM_PROCID"))
+  if (launch.master_addr.empty() && family.slurm && environment.text("SLURM_PROCID"))
     launch.master_addr = slurm_master(environment);
   if (launch.master_addr.empty() && launch.source == "mpirun" && one_machine) launch.master_addr = "127.0.0.1";
   if (launch.master_addr.empty())
@@ -182,29 +186,32 @@ int tasks_of_node(const std::string& list, int node) {
 int slurm_local_size(const Environment& environment) {
   if (!environment.text("SLURM_NODEID")) return 0;
   const int node = environment.number("SLURM_NODEID", 0, kMaxRanks);
-  for (const char* list : {"SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE"})
-    if (const auto text = environment.text(list)) return tasks_of_node(*text, node);
-  return 0;
+  const char* const list = environment.first_set(kSlurmTasksPerNode);
+  return list ? tasks_of_node(*environment.text(list), node) : 0;
 }
 
 void find_local_place(const Environment& environment, const Family& family, Launch& launch) {
-  const char* rank = environment.first_set(family.local_rank);
+  const char* const rank = environment.first_set(family.local_rank);
   const char* size = environment.first_set(family.local_size);
-  const int slurm_size = size || !environment.text("SLURM_PROCID") ? 0 : slurm_local_size(environment);
+  int told = size ? environment.number(size, 1, kMaxRanks) : 0;
+  if (!size && family.slurm && environment.text("SLURM_PROCID")) {
+    told = slurm_local_size(environment);
+    if (told > 0) size = environment.first_set(kSlurmTasksPerNode);
+  }
   // What the launcher does not say: with a loopback master all ranks are here, else this one is taken to be alone.
   const bool here = is_loopback(launch.master_addr) || launch.world_size == 1;
   launch.local_rank = rank ? environment.number(rank, 0, kMaxRanks) : here ? launch.rank : 0;
-  launch.local_world_size = size             ? environment.number(size, 1, kMaxRanks)
-                            : slurm_size > 0 ? slurm_size
-                            : here           ? launch.world_size
-                                             : launch.local_rank + 1;
+  launch.local_world_size = told > 0 ? told : here ? launch.world_size : launch.local_rank + 1;
   if (launch.local_rank >= launch.local_world_size)
     fail_usage("distributed", "environment variable ", rank ? rank : family.rank, " is ", launch.local_rank,
                "; it must be below ", size ? size : "the number of ranks of this machine", ", which is ",
                launch.local_world_size);
   if (launch.local_world_size > launch.world_size)
-    fail_usage("distributed", "environment variable ", size ? size : rank, " is ",
-               size ? launch.local_world_size : launch.local_rank, ", more than the ", launch.world_size,
+    fail_usage("distributed", "environment variable ",
+               size   ? size
+               : rank ? rank
+                      : family.rank,
+               " is ", size ? launch.local_world_size : launch.local_rank, ", more than the ", launch.world_size,
                " ranks of the job");
 }
 
@@ -253,16 +260,23 @@ Launch read_family(const Environment& environment, const Family& family) {
   return launch;
 }
 
+// Slurm's number of tasks and rank 0 are also there for a script that srun did not start.
+bool is_present(const Environment& environment, const Family& family) {
+  const bool has_rank = environment.text(family.rank).has_value();
+  if (std::string_view(family.source) == "srun") return has_rank && environment.first_set(kSlurmStep) != nullptr;
+  return has_rank || environment.first_set(family.size) != nullptr;
+}
+
 }  // namespace
+
+bool is_loopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
 
 Launch detect_launch(const EnvironmentLookup& lookup) {
   const Environment environment(lookup);
-  for (const Family& family : families()) {
-    // sbatch and salloc set the number of tasks for a script that srun did not start: only a rank makes a srun job.
-    const bool size_counts = std::string_view(family.source) != "srun";
-    if (environment.text(family.rank) || (size_counts && environment.first_set(family.size)))
-      return read_family(environment, family);
-  }
+  for (const Family& family : families())
+    if (is_present(environment, family)) return read_family(environment, family);
   Launch launch;
   launch.source = "one process";
   return launch;

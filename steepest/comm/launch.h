@@ -1,7 +1,8 @@
 // Who am I among the processes of this job: read from the environment that the launcher prepared.
 //
 // Order: RANK / WORLD_SIZE (torchrun, or set by hand), OMPI_COMM_WORLD_* (Open MPI), PMI_* (MPICH, Intel MPI), SLURM_*
-// (srun), else one process. The first family of which a variable is present counts; it must then be complete.
+// (srun), else one process. The first family of which a variable is present counts; it must then be complete. Slurm's
+// count only in a step of srun: a batch script has a SLURM_PROCID too, and is one process.
 #pragma once
 
 #include <functional>
@@ -26,6 +27,9 @@ struct Launch {
 
 /// Looks up one environment variable; nullopt when it is not set.
 using EnvironmentLookup = std::function<std::optional<std::string>(const std::string& name)>;
+
+/// Whether a host is this machine by the way it is written: localhost or a loopback address.
+bool is_loopback(const std::string& host);
 
 /// The launch as `lookup` tells it. Without MASTER_ADDR, srun gives the first host of the step and mpirun on one
 /// machine gives 127.0.0.1; without MASTER_PORT all ranks of srun and mpirun compute the same port from the job's id.

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -20,6 +21,8 @@ namespace steepest {
 namespace {
 
 using Addresses = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
+
+constexpr int kAnyPort = 9;  // nothing is sent there
 
 Addresses resolve(const std::string& host, int port, int flags) {
   addrinfo hints{};
@@ -54,18 +57,30 @@ std::vector<Interface> interfaces() {
   return found;
 }
 
-std::string chosen_address(std::string_view place, const std::string& choice) {
+std::string text_of(const std::vector<Interface>& known) {
+  std::string list;
+  for (const Interface& one : known) list += concat(list.empty() ? "" : ", ", one.name, " (", one.address, ')');
+  return list;
+}
+
+std::string address_of(std::string_view place, const std::string& choice) {
   const std::vector<Interface> known = interfaces();
   for (const Interface& one : known)
     if (one.name == choice || one.address == choice) return one.address;
-  std::string list;
-  for (const Interface& one : known) list += concat(list.empty() ? "" : ", ", one.name, " (", one.address, ')');
   fail("distributed", place, " is \"", choice,
-       "\", which is no interface with an address and no address of this machine; it has ", list);
+       "\", which is no interface with an address and no address of this machine; it has ", text_of(known));
 }
 
-// The address from which this machine reaches the master: peers that meet there can reach it too. Resolving the own
-// host name instead gives 127.0.1.1 on Debian.
+// The address that the user has chosen; empty without a choice.
+std::string chosen_address(const Launch& launch) {
+  if (!launch.listen.empty()) return address_of("listen", launch.listen);
+  if (const char* interface = std::getenv("GLOO_SOCKET_IFNAME"); interface && *interface)
+    return address_of("environment variable GLOO_SOCKET_IFNAME", interface);
+  return "";
+}
+
+// The address from which this machine reaches the host: peers that meet there can reach it too. Resolving the own host
+// name instead gives 127.0.1.1 on Debian.
 std::string address_towards(const std::string& host, int port) {
   const Addresses found = resolve(host, port, 0);
   std::string result;
@@ -81,6 +96,24 @@ std::string address_towards(const std::string& host, int port) {
     ::close(descriptor);
   }
   return result;
+}
+
+// Whether the master's name, by this machine's /etc/hosts, means this machine alone: others resolve it otherwise.
+bool name_leads_to_loopback(const Launch& launch) {
+  return !is_loopback(launch.master_addr) && is_loopback(address_towards(launch.master_addr, launch.master_port));
+}
+
+// The address from which this machine reaches the rest of the world, of which two addresses for documentation are part.
+std::string address_outwards(const Launch& launch) {
+  for (const char* const somewhere : {"192.0.2.1", "2001:db8::1"})
+    if (const std::string own = address_towards(somewhere, kAnyPort); !own.empty() && !is_loopback(own)) return own;
+  const std::vector<Interface> known = interfaces();
+  // With no other address no rank can be elsewhere.
+  if (std::ranges::all_of(known, [](const Interface& one) { return is_loopback(one.address); })) return "127.0.0.1";
+  fail("distributed", "rank ", launch.rank, " of ", launch.world_size, ": MASTER_ADDR is \"", launch.master_addr,
+       "\", which is a loopback address on this machine, and no default route says where the others are; set "
+       "[distributed] listen to the interface towards them, of ",
+       text_of(known));
 }
 
 // A bound socket, or -1 with errno.
@@ -100,15 +133,20 @@ int bound(const addrinfo& where) {
 }  // namespace
 
 std::string listening_address(const Launch& launch) {
-  if (!launch.listen.empty()) return chosen_address("listen", launch.listen);
-  if (const char* interface = std::getenv("GLOO_SOCKET_IFNAME"); interface && *interface)
-    return chosen_address("environment variable GLOO_SOCKET_IFNAME", interface);
+  if (const std::string chosen = chosen_address(launch); !chosen.empty()) return chosen;
   if (launch.local_world_size == launch.world_size) return "127.0.0.1";
-  return address_towards(launch.master_addr, launch.master_port);
+  return name_leads_to_loopback(launch) ? address_outwards(launch)
+                                        : address_towards(launch.master_addr, launch.master_port);
 }
 
-int bind_master(const Launch& launch, const std::string& chosen) {
+std::string meeting_host(const Launch& launch) {
+  const std::string chosen = launch.store_hosted ? "" : chosen_address(launch);
+  return !chosen.empty() && name_leads_to_loopback(launch) ? chosen : launch.master_addr;
+}
+
+int bind_master(const Launch& launch) {
   const std::string written = launch.master_addr == "localhost" ? "127.0.0.1" : launch.master_addr;
+  const std::string chosen = chosen_address(launch);
   std::vector<Addresses> candidates;
   candidates.push_back(resolve(written, launch.master_port, AI_NUMERICHOST));
   if (!chosen.empty()) candidates.push_back(resolve(chosen, launch.master_port, AI_NUMERICHOST));

@@ -14,6 +14,7 @@ namespace {
 
 constexpr std::size_t kSumBlock = std::size_t{1} << 21;  // floats summed at a time: bounds the memory for peers' shards
 constexpr std::size_t kSumChunk = 8192;                  // floats: one cache-sized piece of the tree
+constexpr std::size_t kGatherPiece = std::size_t{8} << 20;  // bytes: a second on a slow link
 
 // How long the last words of a rank that has left may take.
 constexpr auto kPatience = std::chrono::milliseconds(1000);
@@ -230,14 +231,31 @@ void ProcessGroup::all_to_all(std::span<const std::byte> mine, std::span<std::by
   exchange(outgoing, incoming);
 }
 
-void ProcessGroup::send_to_rank_zero(int from, std::span<const std::byte> mine, std::span<std::byte> into) {
-  if (from == 0 && rank_ == 0) std::copy(mine.begin(), mine.end(), into.begin());
-  if (from == 0) return;
-  Outgoing outgoing(static_cast<std::size_t>(world_size_));
-  Incoming incoming(static_cast<std::size_t>(world_size_));
-  if (rank_ == from) outgoing[0] = mine;
-  if (rank_ == 0) incoming[static_cast<std::size_t>(from)] = into;
-  exchange(outgoing, incoming);
+void ProcessGroup::gather_to_rank_zero(std::span<const std::byte> mine, const TakePiece& take) {
+  const auto ranks = static_cast<std::size_t>(world_size_);
+  const bool takes = rank_ == 0;
+  std::vector<std::byte> buffer(takes && ranks > 1 ? std::min(kGatherPiece, mine.size()) : 0);
+  for (std::size_t first = 0; first < mine.size(); first += kGatherPiece) {
+    const std::span<const std::byte> own = mine.subspan(first, std::min(kGatherPiece, mine.size() - first));
+    if (takes) take(0, first, own);
+    for (std::size_t from = 1; from < ranks; ++from) {
+      Outgoing outgoing(ranks);
+      Incoming incoming(ranks);
+      if (static_cast<std::size_t>(rank_) == from) outgoing[0] = own;
+      if (takes) incoming[from] = std::span(buffer).first(own.size());
+      exchange(outgoing, incoming);
+      if (takes) take(static_cast<int>(from), first, incoming[from]);
+    }
+  }
+}
+
+void ProcessGroup::gather_to_rank_zero(std::span<const std::byte> mine, std::span<std::byte> all) {
+  if (rank_ == 0 && all.size() != static_cast<std::size_t>(world_size_) * mine.size())
+    fail_here(
+        concat("gather of ", mine.size(), " bytes into ", all.size(), "; it needs ", world_size_, " times as many"));
+  gather_to_rank_zero(mine, [&](int from, std::size_t first, std::span<const std::byte> piece) {
+    std::ranges::copy(piece, all.subspan(static_cast<std::size_t>(from) * mine.size() + first).begin());
+  });
 }
 
 void ProcessGroup::broadcast(std::span<std::byte> bytes, int root) {

@@ -6,6 +6,7 @@
 //   sum (double)           n (M-1)          all-gather, summed everywhere (for a few scalars)
 //   all_gather             |mine| (M-1)
 //   all_to_all             |mine| (M-1)/M
+//   gather_to_rank_zero    |mine| from every rank but 0
 //   broadcast              at most n ceil(log2 M), binomial tree
 //   barrier                ceil(log2 M)
 // A group of one rank has no transport: nothing is sent and no socket exists.
@@ -17,6 +18,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -74,8 +76,13 @@ class ProcessGroup {
   /// One message to each rank and one from each, of any sizes: outgoing[r] goes to rank r, incoming[r] comes from it.
   /// Empty entries and the own one are skipped. The collectives above and the votes are made of this.
   void exchange(std::span<const std::span<const std::byte>> outgoing, std::span<const std::span<std::byte>> incoming);
-  /// On rank 0: into <- mine of rank `from`. Elsewhere `into` is not used, and `mine` only on that rank.
-  void send_to_rank_zero(int from, std::span<const std::byte> mine, std::span<std::byte> into);
+  /// A piece of what rank `from` has, which begins at byte `first` of it.
+  using TakePiece = std::function<void(int from, std::size_t first, std::span<const std::byte> piece)>;
+  /// Rank 0 is given what all ranks have, of equal size: for each piece of at most 8 MiB that of rank 0, of rank 1, ...
+  /// So no rank waits longer than M pieces take, however much there is. Elsewhere `take` is not called.
+  void gather_to_rank_zero(std::span<const std::byte> mine, const TakePiece& take);
+  /// On rank 0: all <- mine of rank 0, mine of rank 1, ... |all| = M |mine|. Elsewhere `all` is not used.
+  void gather_to_rank_zero(std::span<const std::byte> mine, std::span<std::byte> all);
   /// bytes <- bytes of rank `root`.
   void broadcast(std::span<std::byte> bytes, int root);
   /// Returns when all ranks have called it.
@@ -87,12 +94,12 @@ class ProcessGroup {
   void set_place(std::string place) { *place_ = std::move(place); }
   /// `[distributed] rank R of M, PLACE: message`, thrown as Error.
   [[noreturn]] void fail_here(const std::string& message) const;
+  /// The number in the whole job of a rank of this group, for messages.
+  int name_of(std::size_t rank) const { return names_.empty() ? static_cast<int>(rank) : names_[rank]; }
 
  private:
   template <class Word>
   void sum_block(std::span<Word> block);
-  /// The number of a rank in the whole job, for messages.
-  int name_of(std::size_t rank) const { return names_.empty() ? static_cast<int>(rank) : names_[rank]; }
 
   int rank_;
   int world_size_;

@@ -71,12 +71,12 @@ bool someone_listens(const addrinfo& where) {
 }
 
 /// Waits until something accepts connections at the master's address: c10d's own retries exceed its timeout by seconds.
-void wait_for_master(const Launch& launch, std::chrono::seconds timeout) {
+void wait_for_master(const Launch& launch, const std::string& host, std::chrono::seconds timeout) {
   const Clock::time_point deadline = Clock::now() + timeout;
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  const int error = getaddrinfo(launch.master_addr.c_str(), std::to_string(launch.master_port).c_str(), &hints, &found);
+  const int error = getaddrinfo(host.c_str(), std::to_string(launch.master_port).c_str(), &hints, &found);
   if (error != 0)
     fail("distributed", "rank ", launch.rank, " of ", launch.world_size, ": MASTER_ADDR is \"", launch.master_addr,
          "\", which this machine cannot resolve (", gai_strerror(error),
@@ -92,16 +92,17 @@ void wait_for_master(const Launch& launch, std::chrono::seconds timeout) {
   fail_unreachable(launch, timeout);
 }
 
-Store open_store(const Launch& launch, const std::string& chosen, std::chrono::seconds timeout) {
-  wait_for_master(launch, timeout);
+Store open_store(const Launch& launch, std::chrono::seconds timeout) {
+  const std::string host = meeting_host(launch);
+  wait_for_master(launch, host, timeout);
   c10d::TCPStoreOptions options;
   options.port = static_cast<std::uint16_t>(launch.master_port);
   options.isServer = launch.rank == 0 && !launch.store_hosted;
   options.waitWorkers = false;
   options.timeout = timeout;
-  if (options.isServer) options.masterListenFd = bind_master(launch, chosen);  // the store closes it
+  if (options.isServer) options.masterListenFd = bind_master(launch);  // the store closes it
   try {
-    return c10::make_intrusive<c10d::TCPStore>(launch.master_addr, options);
+    return c10::make_intrusive<c10d::TCPStore>(host, options);
   } catch (const std::exception& error) {
     const std::string reason = error.what();
     if (options.isServer && reason.find("EADDRINUSE") != std::string::npos)
@@ -215,9 +216,14 @@ void fail_unreachable(const Launch& launch, std::chrono::seconds timeout) {
        " within ", timeout.count(), " s; check that rank 0 runs there and that MASTER_ADDR and MASTER_PORT are right");
 }
 
-Meeting meet(const Launch& launch, const std::string& chosen, std::chrono::seconds timeout) {
+void fail_lost_meeting(const Launch& launch) {
+  fail("distributed", "rank ", launch.rank, " of ", launch.world_size, " lost the rendezvous at ", address(launch),
+       "; see what rank 0 printed");
+}
+
+Meeting meet(const Launch& launch, std::chrono::seconds timeout) {
   const Clock::time_point deadline = Clock::now() + timeout;
-  const Store store = open_store(launch, chosen, timeout);
+  const Store store = open_store(launch, timeout);
   const Store ours = c10::make_intrusive<c10d::PrefixStore>("steepest", store);
   std::string session;
   try {
@@ -230,8 +236,7 @@ Meeting meet(const Launch& launch, const std::string& chosen, std::chrono::secon
   } catch (const Error&) {
     throw;
   } catch (const std::exception&) {
-    fail("distributed", "rank ", launch.rank, " of ", launch.world_size, " lost the rendezvous at ", address(launch),
-         "; see what rank 0 printed");
+    fail_lost_meeting(launch);
   }
   return {c10::make_intrusive<c10d::PrefixStore>(session, ours), keyed(launch, "key", session, "")};
 }

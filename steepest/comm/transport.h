@@ -51,8 +51,8 @@ class Transport {
 };
 
 /// TCP connections between processes, by c10d's ProcessGroupGloo. Blocks until all ranks have met.
-/// Throws Error within `timeout` when they do not or when one of them has another token, UsageError for a wrong address
-/// to listen on (comm/listen.h).
+/// Throws Error within `timeout` when they do not or when one of them has another token, and at once for a wrong
+/// address to listen on (comm/listen.h).
 std::unique_ptr<Transport> connect_gloo(const Launch& launch, std::chrono::seconds timeout);
 
 /// Ranks that are threads of this process and copy from each other's memory: entry r belongs to the thread of rank r.

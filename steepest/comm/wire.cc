@@ -99,8 +99,9 @@ std::optional<std::string> message_mismatch(std::span<const std::byte> message, 
 
 void require_message(const ProcessGroup& group, std::span<const std::byte> message, const WireHeader& expected) {
   if (const auto mismatch = message_mismatch(message, expected))
-    group.fail_here(concat("rank ", expected.sender, " sent a ", name_of(expected.kind), " that does not fit, ",
-                           *mismatch, "; run the same program with the same recipe on all ranks"));
+    group.fail_here(concat("rank ", group.name_of(expected.sender), " sent a ", name_of(expected.kind),
+                           " that does not fit, ", *mismatch,
+                           "; run the same program with the same recipe on all ranks"));
 }
 
 }  // namespace steepest

@@ -1,9 +1,5 @@
 #include "steepest/data/staging.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <utility>
 
 #include "steepest/base/error.h"
@@ -31,12 +27,9 @@ StagedFolder::StagedFolder(fs::path target) : target_(std::move(target)) {
       staging_ += ".partial";
     }
     fs::create_directories(staging_);
-    lock_ = ::open(staging_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (lock_ < 0) fail(staging_.string(), "cannot be opened");
-    if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-      ::close(lock_);
+    lock_.emplace(staging_);
+    if (!lock_->held())
       fail(target_.string(), "is being written by another process; wait for it or choose another folder");
-    }
     clear(staging_);
   } catch (const fs::filesystem_error& error) {
     fail(target_.string(), "cannot be written: ", error.code().message());
@@ -44,10 +37,9 @@ StagedFolder::StagedFolder(fs::path target) : target_(std::move(target)) {
 }
 
 StagedFolder::~StagedFolder() {
-  if (lock_ < 0) return;
+  if (!lock_) return;
   std::error_code ignored;
   fs::remove_all(staging_, ignored);
-  ::close(lock_);
 }
 
 void StagedFolder::publish(const std::string& last) {
@@ -69,7 +61,7 @@ void StagedFolder::publish(const std::string& last) {
   } catch (const fs::filesystem_error& error) {
     fail(target_.string(), "cannot be written: ", error.code().message());
   }
-  ::close(std::exchange(lock_, -1));
+  lock_.reset();
 }
 
 }  // namespace steepest

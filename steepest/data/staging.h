@@ -2,7 +2,10 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
+
+#include "steepest/base/files.h"
 
 namespace steepest {
 
@@ -23,7 +26,7 @@ class StagedFolder {
 
  private:
   std::filesystem::path target_, staging_;
-  int lock_ = -1;
+  std::optional<FolderLock> lock_;
 };
 
 }  // namespace steepest

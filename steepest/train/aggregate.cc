@@ -206,9 +206,12 @@ Agreed Aggregate::agree_among_liars(double local_loss, bool stop_requested) {
   agreed.loss = sums[0] / sums[2];
   agreed.grad_norm = std::sqrt(sums[1] / sums[2]);
   agreed.stop_requested = sums[3] > 0;
-  const std::string what = "its gradient, as it says,";
+  const std::string what = "its gradient, as it says,", nothing = "the decision, since no vote counts,";
   for (const int rank : outcome.abstaining) agreed.flagged.push_back({rank, what});
   agreed.skip = outcome.counted == 0;
+  // Somebody must be named for a step that is skipped.
+  for (int rank = 0; agreed.skip && outcome.abstaining.empty() && rank < group_.world_size(); ++rank)
+    agreed.flagged.push_back({rank, nothing});
   agreed.distrust = outcome.text();
   voted_ = votes && !agreed.skip;
   return agreed;

@@ -26,7 +26,7 @@ struct Agreed {
   /// Global l2 norm of the gradient; for what is sent as bits, the root of the mean over ranks of its square.
   double grad_norm = 0;
   bool stop_requested = false;         ///< some rank was asked to stop
-  std::vector<NonFiniteRank> flagged;  ///< ranks whose gradient or loss is not finite
+  std::vector<NonFiniteRank> flagged;  ///< ranks whose gradient or loss is not finite; all if no vote counts
   bool skip = false;                   ///< because of them nobody may step
   std::string distrust;                ///< byzantine: which ranks were caught lying; empty if none
 };

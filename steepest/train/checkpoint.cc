@@ -57,9 +57,14 @@ void with_file_errors(const fs::path& folder, Action&& action) {
 
 }  // namespace
 
-std::string saved_recipe(const fs::path& folder) {
+SavedRun saved_run(const fs::path& folder) {
   const fs::path file = folder / "trainer.json";
-  return parse_trainer_json(read_file(file, kLargestTrainerJson), file.string()).recipe;
+  const TrainerJson saved = parse_trainer_json(read_file(file, kLargestTrainerJson), file.string());
+  return {saved.recipe, saved.training_tokens};
+}
+
+void name_newest(const fs::path& out, const std::string& step_folder) {
+  write_file_atomic(out / "checkpoints" / "latest", step_folder + '\n');
 }
 
 std::optional<fs::path> newest_checkpoint(const fs::path& out) {
@@ -75,12 +80,20 @@ std::optional<fs::path> newest_checkpoint(const fs::path& out) {
   return found.back();
 }
 
-void remove_partial_checkpoints(const fs::path& out) {
+void clear_interrupted_saves(const fs::path& out) {
   std::error_code ignored;
+  std::vector<fs::path> left;
   for (const auto& entry : fs::directory_iterator(out / "checkpoints", ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("step_") && (name.ends_with(".partial") || name.ends_with(".old")))
-      fs::remove_all(entry.path(), ignored);
+    const std::string extension = entry.path().extension().string();
+    if (entry.path().filename().string().starts_with("step_") && (extension == ".partial" || extension == ".old"))
+      left.push_back(entry.path());
+  }
+  for (const fs::path& folder : left) {
+    const fs::path replaced = fs::path(folder).replace_extension();
+    if (folder.extension() == ".old" && is_complete(folder) && !fs::exists(replaced))
+      fs::rename(folder, replaced, ignored);
+    else
+      fs::remove_all(folder, ignored);
   }
 }
 
@@ -91,8 +104,11 @@ struct CheckpointWriter::Snapshot {
   std::vector<NamedTensor> optimizer;  ///< empty for stateless methods
 };
 
-CheckpointWriter::CheckpointWriter(fs::path out, fs::path tokenizer, const RunConfig& config, ProcessGroup& group)
-    : out_(std::move(out)), tokenizer_(std::move(tokenizer)), config_(config), group_(group) {}
+CheckpointWriter::CheckpointWriter(fs::path out, const fs::path& tokenizer, std::string training_tokens,
+                                   const RunConfig& config, ProcessGroup& group)
+    : out_(std::move(out)), training_tokens_(std::move(training_tokens)), config_(config), group_(group) {
+  if (group_.rank() == 0 && !tokenizer.empty()) tokenizer_ = read_file(tokenizer);
+}
 
 void CheckpointWriter::save(const Llama& model, Optimizer& optimizer, const WorkerParts& workers,
                             const TrainerState& state) {
@@ -139,9 +155,10 @@ void CheckpointWriter::write(const Snapshot& snapshot) const {
       fs::create_directories(aside);
       save_llama(aside, snapshot.model, views_of(snapshot.weights));
       write_safetensors(aside / "optimizer.safetensors", views_of(snapshot.optimizer), {{"format", "pt"}});
-      if (!tokenizer_.empty()) write_file_atomic(aside / "tokenizer.model", read_file(tokenizer_));
+      if (!tokenizer_.empty()) write_file_atomic(aside / "tokenizer.model", tokenizer_);
 
-      nlohmann::ordered_json trainer = trainer_json(snapshot.state, config_, worker_count(config_, group_));
+      nlohmann::ordered_json trainer =
+          trainer_json(snapshot.state, config_, worker_count(config_, group_), training_tokens_);
       for (const auto& entry : fs::directory_iterator(aside))
         trainer["files"][entry.path().filename().string()] = hex(xxh3(MappedFile(entry.path()).bytes()));
       write_file_atomic(aside / "trainer.json", trainer.dump(1) + '\n');
@@ -153,8 +170,8 @@ void CheckpointWriter::write(const Snapshot& snapshot) const {
       fs::rename(aside, folder);
       fs::remove_all(old);
       sync_path(root);
-      write_file_atomic(root / "latest", folder.filename().string() + '\n');
-      prune();
+      name_newest(out_, folder.filename().string());
+      prune(folder);
     });
   } catch (...) {
     std::error_code ignored;
@@ -163,8 +180,11 @@ void CheckpointWriter::write(const Snapshot& snapshot) const {
   }
 }
 
-void CheckpointWriter::prune() const {
+void CheckpointWriter::prune(const fs::path& written) const {
   std::vector<fs::path> found = complete_checkpoints(out_);
+  // After a resume from an older step the later ones are of a run that was given up: they go first.
+  std::stable_partition(found.begin(), found.end(),
+                        [&](const fs::path& folder) { return folder.filename() > written.filename(); });
   const auto keep = static_cast<std::size_t>(config_.checkpoint.keep);
   for (std::size_t i = 0; i + keep < found.size(); ++i) {
     // Without trainer.json the folder no longer counts, so a kill in between leaves no half checkpoint.
@@ -194,6 +214,10 @@ TrainerState load_checkpoint(const fs::path& folder, Llama& model, Optimizer& op
          " ranks, and with [distributed] byzantine it can only go on with as "
          "many: a mean of what they remember would be what one liar wants; start ",
          saved.world_size, " ranks");
+  if (config.distributed.byzantine && saved.worker_state == "folded")
+    fail(folder.string(),
+         "has the mean of what all ranks remembered (worker_state = \"folded\"), which with [distributed] byzantine "
+         "may be what one liar wanted; start a new run with [model] init_from");
   const SafetensorsFile state(folder / "optimizer.safetensors");
   const std::string place = (folder / "optimizer.safetensors").string();
   check_optimizer_state(state, place, optimizer, saved.world_size);

@@ -40,11 +40,18 @@ struct TrainerState {
 /// Newest complete checkpoint below OUT/checkpoints: the one `latest` names, else the one with the highest step.
 std::optional<std::filesystem::path> newest_checkpoint(const std::filesystem::path& out);
 
-/// The recipe that a complete checkpoint was written with, as TOML.
-std::string saved_recipe(const std::filesystem::path& folder);
+/// Makes `latest` name that checkpoint of OUT.
+void name_newest(const std::filesystem::path& out, const std::string& step_folder);
 
-/// Removes folders that an interrupted save left behind.
-void remove_partial_checkpoints(const std::filesystem::path& out);
+/// What a complete checkpoint was written with.
+struct SavedRun {
+  std::string recipe;           ///< TOML
+  std::string training_tokens;  ///< fingerprint() of the shards; empty: not known
+};
+SavedRun saved_run(const std::filesystem::path& folder);
+
+/// Removes what an interrupted save left behind, and brings back a checkpoint that it was about to replace.
+void clear_interrupted_saves(const std::filesystem::path& out);
 
 /// Restores weights, optimizer state and numbers; collective over the group. Every file is checked against its hash,
 /// every tensor against the model. Momentum that differs between ranks is restored per rank when the number of ranks is
@@ -56,9 +63,10 @@ TrainerState load_checkpoint(const std::filesystem::path& folder, Llama& model, 
 /// Saves in the background: `save` copies the bytes, then a thread writes, flushes, renames and prunes.
 class CheckpointWriter {
  public:
-  /// Rank 0 writes below `out`; `tokenizer` (may be empty) is copied into each checkpoint.
-  CheckpointWriter(std::filesystem::path out, std::filesystem::path tokenizer, const RunConfig& config,
-                   ProcessGroup& group);
+  /// Rank 0 writes below `out`. `tokenizer`, a file read here and now since others may replace it, goes into each
+  /// checkpoint (empty: none), and so does `training_tokens`.
+  CheckpointWriter(std::filesystem::path out, const std::filesystem::path& tokenizer, std::string training_tokens,
+                   const RunConfig& config, ProcessGroup& group);
   /// Takes a snapshot; collective, since rank 0 collects what differs between ranks: momentum, and the residuals of
   /// error feedback. The save before must be done.
   void save(const Llama& model, Optimizer& optimizer, const WorkerParts& workers, const TrainerState& state);
@@ -70,10 +78,11 @@ class CheckpointWriter {
  private:
   struct Snapshot;
   void write(const Snapshot& snapshot) const;
-  void prune() const;
+  void prune(const std::filesystem::path& written) const;
 
   std::filesystem::path out_;
-  std::filesystem::path tokenizer_;
+  std::string tokenizer_;  ///< content
+  std::string training_tokens_;
   const RunConfig& config_;
   ProcessGroup& group_;
   std::future<void> saving_;  ///< last: its destructor waits

@@ -47,22 +47,23 @@ at::Tensor stacked_on_rank_zero(const at::Tensor& value, ProcessGroup& group) {
   const bool keeps = group.rank() == 0;
   const at::Tensor mine = value.contiguous();
   at::Tensor all = keeps ? at::empty(stacked_shape(value, group.world_size()), value.options()) : at::Tensor();
-  for (int r = 0; r < group.world_size(); ++r)
-    group.send_to_rank_zero(r, bytes_of(mine), keeps ? mutable_bytes_of(all[r]) : std::span<std::byte>());
+  group.gather_to_rank_zero(bytes_of(mine), keeps ? mutable_bytes_of(all) : std::span<std::byte>());
   return all;
 }
 
-/// Their mean, of shape [1, ...]; one tensor more than the own one is in memory.
+/// Their mean, of shape [1, ...]; empty on the other ranks. Each number is added up in the order of mean_in_order.
 at::Tensor folded_on_rank_zero(const at::Tensor& value, ProcessGroup& group) {
-  const bool keeps = group.rank() == 0;
   const at::Tensor mine = value.contiguous();
-  const at::Tensor theirs = keeps ? at::empty_like(mine) : at::Tensor();
-  const auto get = [&](std::int64_t r) {
-    group.send_to_rank_zero(static_cast<int>(r), bytes_of(mine),
-                            keeps ? mutable_bytes_of(theirs) : std::span<std::byte>());
-    return keeps ? theirs : mine;
-  };
-  return mean_in_order(mine, group.world_size(), get).unsqueeze(0);
+  const at::Tensor sum = group.rank() == 0 ? mine.clone() : at::Tensor();
+  group.gather_to_rank_zero(bytes_of(mine), [&](int from, std::size_t first, std::span<const std::byte> piece) {
+    const auto size = static_cast<std::int64_t>(piece.size() / mine.element_size());
+    const auto begin = static_cast<std::int64_t>(first / mine.element_size());
+    if (from > 0)
+      sum.view(-1)
+          .narrow(0, begin, size)
+          .add_(at::from_blob(const_cast<std::byte*>(piece.data()), {size}, mine.options()));
+  });
+  return group.rank() == 0 ? sum.mul_(1.0 / group.world_size()).unsqueeze(0) : at::Tensor();
 }
 
 std::int64_t count_field(const nlohmann::json& object, const char* name, const std::string& place) {
@@ -92,7 +93,8 @@ at::Tensor mean_of(const TensorView& view, const at::Tensor& like) {
 
 }  // namespace
 
-nlohmann::ordered_json trainer_json(const TrainerState& state, const RunConfig& config, int world_size) {
+nlohmann::ordered_json trainer_json(const TrainerState& state, const RunConfig& config, int world_size,
+                                    const std::string& training_tokens) {
   nlohmann::ordered_json object = {{"format", kFormat},
                                    {"version", kVersion},
                                    {"step", state.step},
@@ -104,6 +106,7 @@ nlohmann::ordered_json trainer_json(const TrainerState& state, const RunConfig& 
                                    {"worker_state", config.checkpoint.worker_state},
                                    {"method", config.optimizer.method},
                                    {"sequence_length", config.data.sequence_length},
+                                   {"training_tokens", training_tokens},
                                    {"recipe", to_toml(config)},
                                    {"files", nlohmann::ordered_json::object()}};
   if (config.distributed.aggregate == "ef-mean")
@@ -126,7 +129,9 @@ TrainerJson parse_trainer_json(const std::string& text, const std::string& place
   if (world_size < 1 || world_size > 1 << 20) fail(place, "has world_size ", world_size, "; it must be at least 1");
   out.world_size = static_cast<int>(world_size);
   out.method = text_field(object, "method", place);
+  out.worker_state = text_field(object, "worker_state", place);
   out.recipe = text_field(object, "recipe", place);
+  if (object.contains("training_tokens")) out.training_tokens = text_field(object, "training_tokens", place);
   out.sequence_length = count_field(object, "sequence_length", place);
   if (const auto feedback = object.find("feedback"); feedback != object.end()) {
     const auto eta = feedback->is_object() ? feedback->find("eta") : feedback->end();

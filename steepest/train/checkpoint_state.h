@@ -29,12 +29,15 @@ struct TrainerJson {
   TrainerState state;
   int world_size = 1;
   std::string method;
-  std::string recipe;  ///< TOML
+  std::string worker_state;     ///< "exact" or "folded"
+  std::string recipe;           ///< TOML
+  std::string training_tokens;  ///< fingerprint() of the shards; empty: not known
   std::int64_t sequence_length = 0;
   std::map<std::string, std::string> files;  ///< file name to XXH3 of its bytes, 16 hexadecimal digits
 };
 
-nlohmann::ordered_json trainer_json(const TrainerState& state, const RunConfig& config, int world_size);
+nlohmann::ordered_json trainer_json(const TrainerState& state, const RunConfig& config, int world_size,
+                                    const std::string& training_tokens);
 
 /// Checked: Error naming `place` and the field for anything missing, mistyped or negative, and for names with a slash.
 TrainerJson parse_trainer_json(const std::string& text, const std::string& place);

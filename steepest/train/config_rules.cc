@@ -2,6 +2,7 @@
 
 #include "steepest/base/error.h"
 #include "steepest/base/keys.h"
+#include "steepest/model/llama_config.h"
 #include "steepest/optim/axes.h"
 
 namespace steepest {
@@ -20,6 +21,10 @@ void refuse_training(const RunConfig& config) {
   if (config.model.init != "normal" && !config.model.init_from.empty())
     fail_key("[model] init", "is \"", config.model.init,
              "\", but init_from names weights to start from; remove one of the two");
+  if (config.model.vocab_size > 0 && !config.model.init_from.empty())
+    fail_key("[model] vocab_size", "is ", config.model.vocab_size, ", but init_from is ", config.model.init_from,
+             ", which has one of its own; remove one of the two");
+  if (config.model.init_from.empty() && !config.model.config.ends_with(".json")) llama_preset(config.model.config, 1);
   for (const Role role : kRoles) {
     const std::string& memory = config.optimizer.role(role).memory;
     if (!find_memory(memory).owns_gradient) continue;
@@ -140,6 +145,11 @@ void refuse_byzantine(const RunConfig& config) {
              "\"; remove it");
   if (d.repair == "broadcast")
     fail_key(place, "is true, but repair is \"broadcast\", which takes the weights of a single rank; remove repair");
+  if (config.checkpoint.worker_state == "folded")
+    fail_key(
+        place,
+        "is true, but with [checkpoint] worker_state = \"folded\" all would go on from a mean of momentum that one "
+        "liar can move anywhere; use \"exact\"");
   if (config.optimizer.step == "alias")
     fail_key(place,
              "is true, but step \"alias\" adds up what all ranks measure, and any rank can invent a number; use "

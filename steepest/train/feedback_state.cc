@@ -59,9 +59,8 @@ std::vector<NamedTensor> collect_feedback_state(const FeedbackMean& feedback, st
     if (exact) {
       const bool keeps = group.rank() == 0;
       at::Tensor all = keeps ? at::empty(shape_of(parameter, group.world_size()), at::kFloat) : at::Tensor();
-      for (int r = 0; r < group.world_size(); ++r)
-        group.send_to_rank_zero(r, std::as_bytes(feedback.worker_residual().subspan(first, size)),
-                                keeps ? std::as_writable_bytes(floats(all[r])) : std::span<std::byte>());
+      group.gather_to_rank_zero(std::as_bytes(feedback.worker_residual().subspan(first, size)),
+                                keeps ? std::as_writable_bytes(floats(all)) : std::span<std::byte>());
       if (keeps) out.push_back({parameter.name + kWorker, all});
     }
     if (group.rank() == 0) out.push_back({parameter.name + kOwner, copy_of(parameter, owner, first)});

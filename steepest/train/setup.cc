@@ -1,6 +1,7 @@
 #include "steepest/train/setup.h"
 
 #include <cstring>
+#include <future>
 
 #include "steepest/base/error.h"
 #include "steepest/base/files.h"
@@ -46,7 +47,16 @@ std::unique_ptr<ProcessGroup> connect(const RunConfig& config, Launch launch) {
   return group;
 }
 
+void await_rank_zero(ProcessGroup& group, const std::function<bool()>& done) {
+  for (std::byte busy{1}; busy != std::byte{0};) {
+    if (group.rank() == 0) busy = std::byte{!done()};
+    group.broadcast({&busy, 1}, 0);
+  }
+}
+
 void on_rank_zero(ProcessGroup& group, const std::function<void()>& action) {
+  if (group.world_size() == 1) return action();
+  constexpr std::chrono::milliseconds kPatience(200);
   constexpr std::size_t kLength = 2048;
   std::string outcome(kLength, '\0');
   std::exception_ptr failure;
@@ -57,13 +67,17 @@ void on_rank_zero(ProcessGroup& group, const std::function<void()>& action) {
       outcome.resize(kLength, '\0');
       outcome.back() = '\0';
     };
+    std::future<void> acting = std::async(std::launch::async, action);
+    await_rank_zero(group, [&] { return acting.wait_for(kPatience) == std::future_status::ready; });
     try {
-      action();
+      acting.get();
     } catch (const UsageError& error) {
       record('U', error.what());
     } catch (const std::exception& error) {
       record('E', error.what());
     }
+  } else {
+    await_rank_zero(group, {});
   }
   group.broadcast(std::as_writable_bytes(std::span(outcome)), 0);
   if (failure) std::rethrow_exception(failure);
@@ -71,12 +85,13 @@ void on_rank_zero(ProcessGroup& group, const std::function<void()>& action) {
   if (outcome[0] == 'E') throw Error(outcome.c_str() + 1);
 }
 
-RunData open_data(const RunConfig& config, const fs::path& out, ProcessGroup& group, const Reporter& reporter) {
+RunData open_data(const RunConfig& config, const fs::path& start, const fs::path& out, ProcessGroup& group,
+                  const Reporter& reporter) {
+  // A checkpoint that is trained further keeps its own tokenizer.
+  fs::path tokenizer = start.empty() ? fs::path() : tokenizer_file(start);
+  if (!fs::exists(tokenizer)) tokenizer.clear();
   std::string folder;
   on_rank_zero(group, [&] {
-    // A checkpoint that is trained further keeps its own tokenizer.
-    fs::path tokenizer = config.model.init_from.empty() ? fs::path() : tokenizer_file(config.model.init_from);
-    if (!fs::exists(tokenizer)) tokenizer.clear();
     folder = prepare_on_first_use(config.data.path, out / "data", config.data.vocab_size, reporter.preparing, tokenizer)
                  .string();
   });
@@ -88,18 +103,26 @@ RunData open_data(const RunConfig& config, const fs::path& out, ProcessGroup& gr
   if (train_shards(data.folder).empty())
     fail_key("[data] path", "is ", data.folder.string(),
              ", which holds no train_*.bin; run `steepest prepare` on a text first");
-  if (const fs::path tokenizer = tokenizer_file(data.folder); fs::exists(tokenizer)) {
-    data.tokenizer = tokenizer;
-    data.vocab_size = Tokenizer::load(tokenizer).vocab_size();
+  data.training_tokens = fingerprint(train_shards(data.folder));
+  if (const fs::path own = tokenizer_file(data.folder); fs::exists(own)) {
+    data.tokenizer = own;
+    data.vocab_size = Tokenizer::load(own).vocab_size();
   }
   return data;
 }
 
-Llama make_model(const RunConfig& config, const RunData& data) {
-  const bool fresh = config.model.init_from.empty();
+void require_tokenizer_of(const fs::path& checkpoint, const RunData& data) {
+  const fs::path saved = tokenizer_file(checkpoint);
+  if (data.tokenizer.empty() || !fs::exists(saved) || read_file(saved) == read_file(data.tokenizer)) return;
+  fail_key("[data] path", "is ", data.folder.string(), ", whose tokenizer is not that of ", checkpoint.string(),
+           ", so that its tokens mean something else; prepare the text with --tokenizer ", saved.string());
+}
+
+Llama make_model(const RunConfig& config, const fs::path& start, const RunData& data) {
+  const bool fresh = start.empty();
   const at::ScalarType type = weight_type_of(config.train);
   Llama model = fresh ? Llama(configured_model(config, data), static_cast<std::uint64_t>(config.train.seed), type)
-                      : load_llama(config.model.init_from, type);
+                      : load_llama(start, type);
   if (config.model.init == "scion") {
     ScionRadii radii;
     for (const Role role : kRoles)
@@ -122,7 +145,7 @@ void require_agreement(ProcessGroup& group, const RunConfig& config, const RunDa
                        const Loader& loader) {
   require_equal(group, "model", to_json(model.config()));
   require_equal(group, "number of training tokens in [data] path", std::to_string(loader.tokens()));
-  require_equal(group, "hash of the training tokens in [data] path", fingerprint(train_shards(data.folder)));
+  require_equal(group, "hash of the training tokens in [data] path", data.training_tokens);
   require_equal(group, "hash of the validation tokens in [data] path", fingerprint(val_shards(data.folder)));
   require_equal(group, "[train] seed", std::to_string(config.train.seed));
 }

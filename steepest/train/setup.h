@@ -22,17 +22,27 @@ struct RunData {
   std::filesystem::path folder;
   std::filesystem::path tokenizer;  ///< empty if the folder has none
   std::int64_t vocab_size = 0;      ///< the tokenizer's; 0 without one
+  std::string training_tokens;      ///< fingerprint() of its shards
 };
 
-/// Runs `action` on rank 0 while the others wait; if it throws, every rank throws the same.
+/// Waits until `done` is true on rank 0, which may take longer than ranks wait for a message: rank 0 asks it again and
+/// again, and it should answer within a part of [distributed] timeout.
+void await_rank_zero(ProcessGroup& group, const std::function<bool()>& done);
+
+/// Runs `action` on rank 0 while the others wait, for however long; if it throws, every rank throws the same.
 void on_rank_zero(ProcessGroup& group, const std::function<void()>& action);
 
-/// The folder of [data] path; a text is prepared first (rank 0 prepares, the others wait).
-RunData open_data(const RunConfig& config, const std::filesystem::path& out, ProcessGroup& group,
-                  const Reporter& reporter);
+/// The folder of [data] path; a text is prepared first (rank 0 prepares, the others wait). `start`: the checkpoint
+/// whose tokenizer it is prepared with; empty: one of its own.
+RunData open_data(const RunConfig& config, const std::filesystem::path& start, const std::filesystem::path& out,
+                  ProcessGroup& group, const Reporter& reporter);
 
-/// The model of [model]: from a checkpoint folder, a config.json or the ladder; vocabulary and length checked.
-Llama make_model(const RunConfig& config, const RunData& data);
+/// Throws UsageError when both the data and the checkpoint have a tokenizer and it is not the same one.
+void require_tokenizer_of(const std::filesystem::path& checkpoint, const RunData& data);
+
+/// The model of [model]: from `start`, a checkpoint folder, or if that is empty from a config.json or the ladder;
+/// vocabulary and length checked.
+Llama make_model(const RunConfig& config, const std::filesystem::path& start, const RunData& data);
 
 /// All ranks must agree on version, recipe, model and data; Error naming what differs.
 void require_agreement(ProcessGroup& group, const RunConfig& config, const RunData& data, const Llama& model,

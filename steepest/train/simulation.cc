@@ -19,9 +19,12 @@ std::optional<Lie> lie_of(const DistributedSection& section) {
   return section.adversary == "invert" ? Lie::Invert : section.adversary == "random" ? Lie::Random : Lie::Stuck;
 }
 
-// Whether nothing of a worker changes when it votes, or whatever changes need not be taken back.
-bool may_contribute_at_once(const RunConfig& config, bool remembers) {
-  return config.train.clip_norm == 0 && (!remembers || config.train.non_finite != "skip");
+// Whether nothing of a worker changes when it votes, or whatever changes need not be taken back. Where bad workers
+// abstain, the mean beside the votes can still overflow and skip the step.
+bool may_contribute_at_once(const RunConfig& config, bool remembers, bool averages) {
+  const bool may_be_taken_back =
+      config.train.non_finite == "skip" || (config.train.non_finite == "abstain" && averages);
+  return config.train.clip_norm == 0 && !(remembers && may_be_taken_back);
 }
 
 }  // namespace
@@ -75,7 +78,8 @@ Simulation::Simulation(Optimizer& optimizer, const RunConfig& config, Gradient g
       sizes.push_back(static_cast<std::size_t>(parameter.value.numel()));
     feedback_.emplace(static_cast<std::size_t>(workers_), sizes, static_cast<std::size_t>(config.distributed.block));
   }
-  at_once_ = may_contribute_at_once(config, feedback_ || memories_.any());
+  const bool averages = !feedback_ && !optimizer.mean_gradients().empty();
+  at_once_ = may_contribute_at_once(config, feedback_ || memories_.any(), averages);
   const std::size_t plane = words_for(optimizer.vote_bits());
   votes_.resize(static_cast<std::size_t>(workers_) * rules_.planes() * plane);
   decided_.resize(rules_.planes() * plane);

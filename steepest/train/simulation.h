@@ -4,8 +4,9 @@
 //
 // Memory besides that of one rank: for each worker its local memory (4 bytes per parameter for Signum, Lion and the
 // residuals of an ef-mean, 0 for signSGD) and the bits of its vote; for a mean log2 N + 1 gradients. Where a bad
-// gradient of a later worker would undo what earlier ones remember ([train] non_finite = "skip"), and where gradients
-// are clipped, the gradients of all workers are kept until all are known: 4 bytes more per parameter and worker.
+// gradient of a later worker would undo what earlier ones remember ([train] non_finite = "skip", and "abstain" where a
+// mean beside the votes may overflow), and where gradients are clipped, the gradients of all workers are kept until all
+// are known: 4 bytes more per parameter and worker.
 #pragma once
 
 #include <functional>
@@ -36,7 +37,7 @@ bool simulates(const RunConfig& config);
 /// feedback_mean.h, with the headers of one bucket: a mean of `averaged` values, a vote by `scheme` of `voted` bits in
 /// `planes` planes, a 1-bit mean of `compressed` values in `blocks` blocks, and what ranks tell each other about loss,
 /// norm and finiteness.
-/// Halving: as for the largest power of two within M; what the ranks beyond it send once more is not counted.
+/// Halving: what rank 0 sends, which is the most where M is no power of two.
 std::uint64_t bytes_of_a_rank(int ranks, VoteScheme scheme, std::size_t averaged, WirePrecision wire, std::size_t voted,
                               std::size_t planes, std::size_t compressed, std::size_t blocks);
 

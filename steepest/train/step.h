@@ -23,7 +23,7 @@ class Simulation;
 struct StepReport {
   double loss = 0;       ///< mean negative log-likelihood over the step's tokens of all ranks, before the update
   double grad_norm = 0;  ///< global l2 norm before clipping; for what is sent as bits the mean over ranks of its square
-  bool skipped = false;  ///< a gradient was not finite: no state has changed
+  bool skipped = false;  ///< a gradient was not finite: nothing has changed, but memory "kept" starts anew
   std::string non_finite_place;  ///< rank and tensor of the first non-finite gradient, also if it abstained
   std::string distrust;          ///< byzantine: which ranks were caught lying
   bool stop_requested = false;   ///< some rank was asked to stop

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
@@ -13,12 +14,14 @@
 #include "steepest/base/files.h"
 #include "steepest/comm/agree.h"
 #include "steepest/data/prepare.h"
+#include "steepest/optim/axes.h"
 #include "steepest/train/checkpoint.h"
 #include "steepest/train/evaluate.h"
 #include "steepest/train/given_moments.h"
 #include "steepest/train/metrics.h"
 #include "steepest/train/recipe_changes.h"
 #include "steepest/train/replicas.h"
+#include "steepest/train/run_folder.h"
 #include "steepest/train/schedule.h"
 #include "steepest/train/setup.h"
 #include "steepest/train/simulation.h"
@@ -67,9 +70,13 @@ class Run {
         stop_(request.stop),
         reporter_(reporter),
         group_(connect(config_, request.launch)) {
-    claim_folder(request.resume);
-    data_ = open_data(config_, out_, *group_, reporter_);
-    model_.emplace(make_model(config_, data_));
+    folder_.emplace(out_, request.resume, request.restarted, *group_);
+    const fs::path& checkpoint = folder_->checkpoint();
+    // A run that goes on needs the weights it once started from no more.
+    const fs::path named = config_.model.init_from;
+    const fs::path start = named.empty() || checkpoint.empty() ? named : checkpoint;
+    data_ = open_data(config_, start, out_, *group_, reporter_);
+    model_.emplace(make_model(config_, start, data_));
     loader_.emplace(train_shards(data_.folder), config_.data.sequence_length,
                     static_cast<std::uint64_t>(config_.train.seed), model_->config().vocab_size);
     if (const auto shards = val_shards(data_.folder); !shards.empty())
@@ -77,17 +84,17 @@ class Run {
     require_agreement(*group_, config_, data_, *model_, *loader_);
     optimizer_.emplace(config_.optimizer, model_->parameters(),
                        worker_count(config_, *group_) > 1 && config_.distributed.aggregate == "vote", group_->rank());
-    const fs::path checkpoint = agreed_checkpoint(request.resume);
     if (checkpoint.empty()) give_second_moments(*optimizer_, *group_);
     steps_.emplace(*model_, *optimizer_, *loader_, *group_, config_);
-    writer_.emplace(out_, data_.tokenizer, config_, *group_);
+    writer_.emplace(out_, data_.tokenizer, data_.training_tokens, config_, *group_);
     if (!checkpoint.empty()) resume(checkpoint);
+    if (const fs::path from = checkpoint.empty() ? named : checkpoint; !from.empty()) require_tokenizer_of(from, data_);
     check_weights(*group_, *optimizer_, false);
   }
 
   Outcome run() {
     if (group_->rank() == 0) {
-      create_folder();
+      folder_->begin();
       write_file_atomic(out_ / "recipe.toml", to_toml(config_));
       metrics_.emplace(out_, state_.step + 1);
       say(start_tables(config_, *model_, *optimizer_, steps_->worker_state_bytes(), *loader_, *group_));
@@ -95,6 +102,7 @@ class Run {
       if (const std::string warnings = warnings_for(config_); !warnings.empty()) say(warnings);
       if (!resumed_from_.empty()) say(concat("resumed from ", resumed_from_.string(), " after step ", state_.step));
       if (!changes_.empty()) say("warning: not the recipe of the checkpoint: " + changes_);
+      if (other_tokens_) say("warning: not the training tokens of the checkpoint: [data] path has changed since");
     }
     if (state_.step >= config_.train.max_steps && group_->rank() == 0)
       say(concat("nothing to do: step ", state_.step, " of ", config_.train.max_steps,
@@ -122,45 +130,11 @@ class Run {
     if (group_->rank() == 0 && reporter_.note) reporter_.note(text);
   }
 
-  /// A run folder is never overwritten by accident.
-  void claim_folder(const std::string& resume) {
-    on_rank_zero(*group_, [&] {
-      remove_partial_checkpoints(out_);
-      const auto found = newest_checkpoint(out_);
-      if (!found || resume == "auto") return;
-      if (resume.empty())
-        fail("--out", out_.string(), " already holds a run (", found->filename().string(),
-             "); continue it with --resume auto or choose another folder");
-      const fs::path own = fs::weakly_canonical(out_), other = fs::weakly_canonical(resume);
-      if (std::mismatch(own.begin(), own.end(), other.begin(), other.end()).first != own.end())
-        fail("--out", out_.string(), " already holds a run (", found->filename().string(), "), and --resume ", resume,
-             " is of another; choose another folder for --out");
-    });
-  }
-
-  void create_folder() const {
-    std::error_code error;
-    fs::create_directories(out_ / "checkpoints", error);
-    if (error) fail("--out", out_.string(), " cannot be created: ", error.message(), "; choose another folder");
-  }
-
-  /// The folder to go on from; empty: none.
-  fs::path checkpoint_of(const std::string& resume) const {
-    if (resume.empty()) return {};
-    if (resume == "auto") return newest_checkpoint(out_).value_or("");
-    return newest_checkpoint(resume).value_or(resume);  // of a run folder its newest checkpoint
-  }
-
-  /// Machines that do not share their folders would begin at different steps.
-  fs::path agreed_checkpoint(const std::string& resume) const {
-    const fs::path folder = checkpoint_of(resume);
-    require_equal(*group_, "checkpoint to resume from", folder.empty() ? "none" : folder.filename().string());
-    return folder;
-  }
-
   void resume(const fs::path& folder) {
     state_ = load_checkpoint(folder, *model_, *optimizer_, worker_parts(), *group_, config_);
-    changes_ = recipe_changes(saved_recipe(folder), to_toml(config_));
+    const SavedRun saved = saved_run(folder);
+    changes_ = recipe_changes(saved.recipe, to_toml(config_));
+    other_tokens_ = !saved.training_tokens.empty() && saved.training_tokens != data_.training_tokens;
     resumed_from_ = folder;
   }
 
@@ -173,10 +147,12 @@ class Run {
   /// A save may take longer than ranks wait for a message, so rank 0 says now and then that it is still at it.
   void wait_for_writer() {
     const auto patience = std::chrono::milliseconds(250 * config_.distributed.timeout);
-    for (std::byte busy{1}; busy != std::byte{0};) {
-      if (group_->rank() == 0) busy = std::byte{!writer_->wait_for(patience)};
-      group_->broadcast({&busy, 1}, 0);
-    }
+    await_rank_zero(*group_, [&] { return writer_->wait_for(patience); });
+  }
+
+  bool keeps_gradients() const {
+    return std::any_of(kRoles.begin(), kRoles.end(),
+                       [&](Role role) { return find_memory(config_.optimizer.role(role).memory).owns_gradient; });
   }
 
   WorkerParts worker_parts() { return {steps_->aggregate().feedback(), steps_->simulation()}; }
@@ -229,7 +205,8 @@ class Run {
     if (state_.consecutive_skips > kMostConsecutiveSkips)
       fail(concat("step ", state_.step), report.non_finite_place, " is not finite, as in the ", kMostConsecutiveSkips,
            " steps before; lower the learning rate or look at the data");
-    say("warning: " + what + "; the step was skipped on all " + (simulates(config_) ? "workers" : "ranks"));
+    say("warning: " + what + "; the step was skipped on all " + (simulates(config_) ? "workers" : "ranks") +
+        (keeps_gradients() ? ", and the momentum that was kept in the gradients starts anew" : ""));
   }
 
   std::optional<double> evaluate_if_due() {
@@ -304,6 +281,7 @@ class Run {
   const std::atomic<bool>* stop_;
   const Reporter& reporter_;
   std::unique_ptr<ProcessGroup> group_;
+  std::optional<RunFolder> folder_;
   RunData data_;
   std::optional<Llama> model_;
   std::optional<Loader> loader_;
@@ -314,7 +292,8 @@ class Run {
   std::optional<MetricsWriter> metrics_;
   TrainerState state_;
   fs::path resumed_from_;
-  std::string changes_;  ///< of the recipe since the checkpoint
+  std::string changes_;        ///< of the recipe since the checkpoint
+  bool other_tokens_ = false;  ///< than those of the checkpoint
   std::string distrust_;
   StepTimer timer_;
   SlowRanks slow_ranks_{*group_};

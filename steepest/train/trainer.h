@@ -36,6 +36,7 @@ struct TrainRequest {
   RunConfig config;
   std::filesystem::path out;
   std::string resume;  ///< empty: a new run; "auto": the newest checkpoint of `out`, if any; else a checkpoint folder
+  bool restarted = false;  ///< by a launcher after a failure: what `out` holds is this run, whatever `resume` says
   Launch launch;
   const std::atomic<bool>* stop = nullptr;  ///< set by a signal handler: save and return
 };

@@ -52,14 +52,17 @@ class Tuner {
  public:
   Tuner(const TuneRequest& request, const Reporter& reporter)
       : config_(request.config), out_(request.out), stop_(request.stop), group_(connect(config_, request.launch)) {
-    data_ = open_data(config_, out_, *group_, reporter);
-    vocab_ = make_model(config_, data_).config().vocab_size;
+    // What is not stepped by gamma must not follow a schedule of its own: the answer is for a constant one.
+    config_.train.schedule = "constant";
+    config_.train.warmup_steps = 0;
+    data_ = open_data(config_, config_.model.init_from, out_, *group_, reporter);
+    vocab_ = make_model(config_, config_.model.init_from, data_).config().vocab_size;
     loader_.emplace(train_shards(data_.folder), config_.data.sequence_length,
                     static_cast<std::uint64_t>(config_.train.seed), vocab_);
   }
 
   SosRun run(double gamma, double& last_loss) {
-    Llama model = make_model(config_, data_);
+    Llama model = make_model(config_, config_.model.init_from, data_);
     Optimizer optimizer(with_constant_step(config_.optimizer, gamma), model.parameters(),
                         group_->world_size() > 1 && config_.distributed.aggregate == "vote", group_->rank());
     give_second_moments(optimizer, *group_);

@@ -1,5 +1,6 @@
 // Votes among liars: the adversaries of sign_and_vote.md 8 as test doubles, and what comm/byzantine.h promises against
 // any behaviour of up to f ranks.
+// The "slow worker beyond the quorum" has no double: there is no quorum, all ranks are waited for.
 #include "steepest/comm/byzantine.h"
 
 #include <gtest/gtest.h>

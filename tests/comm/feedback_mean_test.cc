@@ -10,6 +10,7 @@
 #include "steepest/comm/agree.h"
 #include "steepest/kernels/normal.h"
 #include "tests/comm/in_process.h"
+#include "tests/comm/liars.h"
 #include "tests/comm/tampered.h"
 
 namespace steepest {
@@ -323,6 +324,30 @@ TEST(SignSpec, Test_9_1_9_EveryAlteredByteOnTheWayUpAndDownIsRefused) {
       EXPECT_NE(refusal.find(receiver == 0 ? "1-bit gradient that does not fit" : "1-bit mean that does not fit"),
                 std::string::npos)
           << byte << ": " << refusal;
+    }
+}
+
+// Rank 1 sends up in the first exchange; rank 0, which owns the only block, sends down in the second.
+TEST(FeedbackMean, AScaleThatCannotBeIsRefusedNamingWhoSentIt) {
+  for (const std::size_t liar : {1, 0})
+    for (const float scale : {std::nanf(""), HUGE_VALF, -HUGE_VALF, -1.0f}) {
+      const LieAbout lie = [&](std::size_t call, std::vector<Message>& outgoing) {
+        if (call != 1 - liar) return;
+        Message& message = outgoing[1 - liar];
+        std::memcpy(message.data() + kWireHeaderBytes + 8 * words_for(130), &scale, sizeof scale);
+        seal_again(message);
+      };
+      const auto thrown =
+          among_liars(2, std::map<int, LieAbout>{{static_cast<int>(liar), lie}}, 0, [](ProcessGroup& group) {
+            group.set_place("step 3");
+            FeedbackMean exchange(group, Sizes{130});
+            Floats values = gradient(130, group.rank(), 0);
+            exchange(values, 0, 1);
+          });
+      EXPECT_EQ(thrown[1 - liar],
+                concat("[distributed] rank ", 1 - liar, " of 2, step 3: rank ", liar, " sent a 1-bit ",
+                       liar == 1 ? "gradient" : "mean", " with a scale of ", scale,
+                       "; scales are finite and at least 0, so test the memory of that rank's machine"));
     }
 }
 

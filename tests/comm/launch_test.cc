@@ -145,8 +145,68 @@ TEST(Launch, SlurmWithItsOwnPmi) {
   EXPECT_EQ(launch.master_addr, "n1");
 }
 
+// What slurmd sets for the script of `sbatch --ntasks=4`: a task 0 that srun did not start.
+const Variables kBatchScript = {{"SLURM_JOB_ID", "1"},           {"SLURM_NTASKS", "4"},
+                                {"SLURM_NPROCS", "4"},           {"SLURM_PROCID", "0"},
+                                {"SLURM_LOCALID", "0"},          {"SLURM_NODEID", "0"},
+                                {"SLURM_NNODES", "2"},           {"SLURM_JOB_NUM_NODES", "2"},
+                                {"SLURM_NODELIST", "n[1-2]"},    {"SLURM_TASKS_PER_NODE", "2(x2)"},
+                                {"SLURM_JOB_NODELIST", "n[1-2]"}};
+
+Variables in_batch_script(Variables variables) {
+  variables.insert(kBatchScript.begin(), kBatchScript.end());
+  return variables;
+}
+
 TEST(Launch, TasksOfABatchScriptAreNotARank) {
   EXPECT_EQ(launch_of({{"SLURM_NTASKS", "8"}, {"SLURM_JOB_ID", "1"}}).world_size, 1);
+  for (const Variables& script : {kBatchScript, without(without(kBatchScript, "SLURM_NTASKS"), "SLURM_NPROCS")}) {
+    const Launch launch = launch_of(script);
+    EXPECT_EQ(launch.world_size, 1);
+    EXPECT_EQ(launch.local_world_size, 1);
+    EXPECT_EQ(launch.source, "one process");
+  }
+  EXPECT_EQ(launch_of({{"SLURM_PROCID", "0"}}).source, "one process");
+}
+
+TEST(Launch, AStepInsideABatchScriptHasItsOwnTasks) {
+  Variables task = in_batch_script({{"SLURM_STEP_NUM_TASKS", "3"}, {"SLURM_STEP_TASKS_PER_NODE", "2,1"}});
+  task["SLURM_PROCID"] = "2";
+  task["SLURM_NODEID"] = "1";
+  const Launch launch = launch_of(task);
+  EXPECT_EQ(launch.source, "srun");
+  EXPECT_EQ(launch.rank, 2);
+  EXPECT_EQ(launch.world_size, 3);
+  EXPECT_EQ(launch.local_world_size, 1);
+}
+
+TEST(Launch, RanksStartedByHandInABatchScriptAreNotPlacedBySlurm) {
+  const Variables by_hand = {{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "127.0.0.1"}, {"MASTER_PORT", "5000"}};
+  const Launch here = launch_of(in_batch_script(by_hand));
+  EXPECT_EQ(here.local_rank, 1);
+  EXPECT_EQ(here.local_world_size, 2);
+  const Launch elsewhere = launch_of(in_batch_script(changed(by_hand, "MASTER_ADDR", "n1")));
+  EXPECT_EQ(elsewhere.local_rank, 0);
+  EXPECT_EQ(elsewhere.local_world_size, 1);
+  const Variables torchrun = in_batch_script(kTorchrun);
+  EXPECT_EQ(launch_of(torchrun).rank, 3);
+  EXPECT_EQ(launch_of(torchrun).local_world_size, 2);
+}
+
+TEST(Launch, RanksOfOpenMpiInABatchScriptAreNotPlacedBySlurm) {
+  const Variables mpirun = in_batch_script({{"OMPI_COMM_WORLD_RANK", "1"},
+                                            {"OMPI_COMM_WORLD_SIZE", "2"},
+                                            {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
+                                            {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
+  EXPECT_EQ(launch_of(mpirun).master_addr, "127.0.0.1");
+  EXPECT_EQ(launch_of(mpirun).local_world_size, 2);
+}
+
+TEST(Launch, MoreTasksOnANodeThanInTheStepAreRefused) {
+  const Variables variables = {{"SLURM_PROCID", "0"},         {"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_NODEID", "0"},
+                               {"SLURM_TASKS_PER_NODE", "4"}, {"SLURM_STEP_NUM_NODES", "1"}, {"SLURM_JOB_ID", "1"}};
+  EXPECT_EQ(refusal(variables),
+            "[distributed] environment variable SLURM_TASKS_PER_NODE is 4, more than the 2 ranks of the job");
 }
 
 TEST(Launch, TheOrderOfTheLaunchersIsFixed) {
@@ -192,7 +252,7 @@ TEST(Launch, RefusesWhatIsMissingWrongOrContradictory) {
   EXPECT_EQ(refusal({{"OMPI_COMM_WORLD_SIZE", "2"}}),
             "[distributed] environment variable OMPI_COMM_WORLD_SIZE is \"2\" but OMPI_COMM_WORLD_RANK is not set; set "
             "both or neither");
-  EXPECT_EQ(refusal({{"SLURM_PROCID", "0"}}),
+  EXPECT_EQ(refusal({{"SLURM_PROCID", "0"}, {"SLURM_STEP_ID", "0"}}),
             "[distributed] environment variable SLURM_PROCID is \"0\" but SLURM_STEP_NUM_TASKS is not set; set both or "
             "neither");
 }

@@ -68,12 +68,16 @@ inline std::size_t calls_of_a_byzantine_vote(int ranks) {
   return 6 + 3 * (static_cast<std::size_t>(tolerated_liars(ranks)) + 1);
 }
 
-/// Turns every bit behind the header of a message and makes its hash right again.
-inline void invert_payload(Message& message) {
-  const std::span<std::byte> payload = std::span(message).subspan(kWireHeaderBytes);
-  for (std::byte& b : payload) b = ~b;
-  const std::uint64_t hash = xxh3(payload);
+/// Makes the hash of a changed message right again.
+inline void seal_again(Message& message) {
+  const std::uint64_t hash = xxh3(std::span(message).subspan(kWireHeaderBytes));
   std::memcpy(message.data() + 56, &hash, sizeof hash);
+}
+
+/// Turns every bit behind the header of a message.
+inline void invert_payload(Message& message) {
+  for (std::byte& b : std::span(message).subspan(kWireHeaderBytes)) b = ~b;
+  seal_again(message);
 }
 
 inline std::uint16_t kind_of(const Message& message) {

@@ -127,6 +127,38 @@ TEST(ProcessGroup, AllGatherAndAllToAll) {
   }
 }
 
+// Another piece begins every 8 MiB.
+TEST(ProcessGroup, RankZeroGathersPieceByPieceInRankOrder) {
+  constexpr std::size_t kPiece = std::size_t{8} << 20;
+  const auto byte_of = [](int rank, std::size_t i) { return static_cast<std::byte>(i * 7 + i / 251 + 31 * rank); };
+  for (const std::size_t n : {std::size_t{0}, std::size_t{5}, kPiece, kPiece + 3})
+    for (const int world_size : {1, 3}) {
+      const auto thrown = on_ranks(world_size, [&](ProcessGroup& group) {
+        std::vector<std::byte> mine(n);
+        for (std::size_t i = 0; i < n; ++i) mine[i] = byte_of(group.rank(), i);
+        std::vector<std::pair<int, std::size_t>> seen, expected;
+        for (std::size_t first = 0; first < n && group.rank() == 0; first += kPiece)
+          for (int r = 0; r < world_size; ++r) expected.emplace_back(r, first);
+        group.gather_to_rank_zero(mine, [&](int from, std::size_t first, std::span<const std::byte> piece) {
+          seen.emplace_back(from, first);
+          ASSERT_EQ(piece.size(), std::min(kPiece, n - first));
+          std::size_t wrong = 0;
+          for (std::size_t i = 0; i < piece.size(); ++i) wrong += piece[i] != byte_of(from, first + i);
+          EXPECT_EQ(wrong, 0u);
+        });
+        EXPECT_EQ(seen, expected);
+        EXPECT_EQ(group.bytes_sent(), group.rank() == 0 ? 0 : n);
+
+        std::vector<std::byte> all(group.rank() == 0 ? n * static_cast<std::size_t>(world_size) : 0);
+        group.gather_to_rank_zero(mine, all);
+        std::size_t wrong = 0;
+        for (std::size_t i = 0; i < all.size(); ++i) wrong += all[i] != byte_of(static_cast<int>(i / n), i % n);
+        EXPECT_EQ(wrong, 0u);
+      });
+      EXPECT_EQ(thrown, nothing_thrown(world_size));
+    }
+}
+
 TEST(ProcessGroup, BroadcastFromEveryRoot) {
   for (const int world_size : kWorlds)
     for (int root = 0; root < world_size; ++root) {
@@ -221,6 +253,7 @@ TEST(ProcessGroup, RefusesWrongSizes) {
   std::byte two[2], three[3];
   EXPECT_THROW(group->all_gather(two, three), Error);
   EXPECT_THROW(group->all_to_all(two, three), Error);
+  EXPECT_THROW(group->gather_to_rank_zero(two, std::span<std::byte>(three)), Error);
   EXPECT_THROW(group->broadcast(two, 1), Error);
   EXPECT_THROW(ProcessGroup(2, 2, nullptr), Error);
 }

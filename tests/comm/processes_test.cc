@@ -8,9 +8,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <future>
 #include <sstream>
 
 #include "steepest/base/hash.h"
+#include "steepest/comm/rendezvous.h"
 #include "steepest/comm/vote.h"
 #include "steepest/kernels/bits.h"
 #include "steepest/kernels/dispatch.h"
@@ -139,7 +141,8 @@ TEST(Processes, FindEachOtherThroughMpirunAndSrunVariables) {
                       {"OMPI_COMM_WORLD_LOCAL_RANK", rank},
                       {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"},
                       {"PMIX_NAMESPACE", "job" + id}});
-    srun.push_back({{"SLURM_PROCID", rank}, {"SLURM_NTASKS", "2"}, {"SLURM_NNODES", "1"}, {"SLURM_JOB_ID", id}});
+    srun.push_back(
+        {{"SLURM_PROCID", rank}, {"SLURM_STEP_NUM_TASKS", "2"}, {"SLURM_NNODES", "1"}, {"SLURM_JOB_ID", id}});
   }
   for (const auto& environments : {mpirun, srun}) {
     const std::vector<Ended> ended = run("sum", environments);
@@ -236,6 +239,20 @@ TEST(Processes, RanksThatNeverArriveAreNamed) {
   expect_sentence(ended[0], 1, "[distributed] rank 0 of 4: ranks 1, 3 did not arrive at 127.0.0.1:");
   EXPECT_EQ(ended[1].code, 1);
   EXPECT_TRUE(one_line(ended[1].err)) << ended[1].err;
+}
+
+// Rank 1 is this process, which meets rank 0 and then makes no connection.
+TEST(Processes, ARankThatIsLostBehindTheMeetingIsNamed) {
+  const auto environments = with(job(2, ranks::free_port()), "TEST_TIMEOUT", "8");
+  Launch launch;
+  launch.rank = launch.local_rank = 1;
+  launch.world_size = launch.local_world_size = 2;
+  launch.master_addr = "127.0.0.1";
+  launch.master_port = std::stoi(environments[0].at("MASTER_PORT"));
+  std::future<void> meeting = std::async(std::launch::async, [&] { meet(launch, std::chrono::seconds(60)); });
+  const auto ended = run("sum", {environments[0]});
+  EXPECT_NO_THROW(meeting.get());
+  expect_sentence(ended[0], 1, "[distributed] rank 0 of 2: rank 1 has arrived but did not get past the meeting");
 }
 
 TEST(Processes, TheListeningInterfaceCanBeChosen) {

@@ -1,4 +1,5 @@
-// The vote over ranks against a plain count of signs: sign_and_vote.md 3.4, 5.1, 9.1.7, 9.1.8.
+// The vote over ranks against a plain count of signs: sign_and_vote.md 3.4, 5.1, 9.1.7, 9.1.8. Of the schemes in 9.1.7,
+// (a) and (d) are not offered.
 #include "steepest/comm/vote.h"
 
 #include <gtest/gtest.h>
@@ -310,6 +311,21 @@ TEST(Vote, RanksAtDifferentStepsAreRefused) {
                      "ranks"));
     EXPECT_FALSE(thrown[1].empty());
   }
+}
+
+// As where one rank of each machine votes.
+TEST(Vote, AmongSomeRanksAMessageThatDoesNotFitIsBlamedOnTheRankOfTheJob) {
+  const auto thrown = on_ranks(4, [](ProcessGroup& group) {
+    if (group.rank() % 2 == 1) return;
+    const auto voters = group.split("voters", {0, 2});
+    group.set_place("step 5");
+    VoteExchange exchange(*voters, 1024);
+    Words mine(16), decided(16);
+    exchange(mine, group.rank() == 0 ? 5 : 6, decided);
+  });
+  EXPECT_EQ(thrown[0],
+            "[distributed] rank 0 of 4, step 5: rank 2 sent a vote that does not fit, step is 6 there and 5 here; run "
+            "the same program with the same recipe on all ranks");
 }
 
 TEST(Vote, RanksWithOtherRulesAreRefused) {

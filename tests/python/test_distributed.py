@@ -107,6 +107,19 @@ def test_sigterm_to_one_rank_stops_all_after_saving(start, recipe, free_port, tm
     assert json.loads((last_checkpoint(out) / "trainer.json").read_text())["step"] >= 5
 
 
+def test_a_refused_gradient_ends_every_rank(start, recipe, free_port, tmp_path):
+    """Decay of lr * weight_decay = 1e6 multiplies the weights by -1e6 each step, beyond fp32 after seven."""
+    out = tmp_path / "out"
+    path = recipe("sgd", max_steps=60, warmup_steps=0, schedule="constant", non_finite="refuse")
+    processes = start_ranks(start, free_port, 2, "train", path, "--out", out, "--optimizer.lr", "1e6", "--optimizer.weight-decay", 1)
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 1, errors
+        assert "is not finite and [train] non_finite is \"refuse\"" in errors and errors.count("\n") == 1, errors
+    steps = [row["step"] for row in rows(out)]
+    assert steps == list(range(1, len(steps) + 1)) and all(row["opt/skipped_steps"] == 0 for row in rows(out))
+
+
 @pytest.mark.parametrize("flag", [("--train.seed", "8"), ("--optimizer.lr", "0.0007"), ("--train.max-steps", "13")])
 def test_ranks_that_disagree_are_refused(start, recipe, free_port, tmp_path, flag):
     path = recipe("signum")

@@ -240,6 +240,7 @@ def test_non_finite_gradients_are_skipped_then_refused(run, recipe, tmp_path):
     assert result.returncode == 1
     assert "is not finite" in result.stderr and "lower the learning rate" in result.stderr
     assert "skipped on all ranks" in result.stdout
+    assert [row["opt/skipped_steps"] for row in rows(tmp_path / "skip")][-20:] == list(range(1, 21))
     refused = run("train", path, "--out", tmp_path / "refuse", *explode, "--train.non-finite", "refuse")
     assert refused.returncode == 1 and "refuse" in refused.stderr and refused.stderr.count("\n") == 1
 

@@ -12,6 +12,7 @@
 #include "steepest/optim/presets.h"
 #include "steepest/train/feedback_state.h"
 #include "tests/comm/in_process.h"
+#include "tests/comm/liars.h"
 #include "tests/data/temporary.h"
 #include "tests/optim/model.h"
 
@@ -82,61 +83,78 @@ struct Worker {
   Agreed agreed;
 };
 
-constexpr std::size_t kLast = 61 * 23 - 1;  // of the last tensor
+// One element of a gradient and what it becomes.
+struct BadPlace {
+  std::size_t tensor, element;
+  float value;
+};
+
+std::ostream& operator<<(std::ostream& out, const BadPlace& place) {
+  return out << kShapes[place.tensor].name << '[' << place.element << "] is " << place.value;
+}
+
+// Everything that is not finite, at the first, a middle and the last element of the first, a middle and the last
+// tensor.
+std::vector<BadPlace> bad_places() {
+  std::vector<BadPlace> places;
+  for (const std::size_t tensor : {std::size_t{0}, kShapes.size() / 2, kShapes.size() - 1}) {
+    const auto last = static_cast<std::size_t>(kShapes[tensor].rows * kShapes[tensor].cols) - 1;
+    for (const std::size_t element : {std::size_t{0}, last / 2, last})
+      for (const float value : {std::nanf(""), -std::nanf(""), HUGE_VALF, -HUGE_VALF})
+        places.push_back({tensor, element, value});
+  }
+  return places;
+}
 
 TEST(SignSpec, Test_9_1_2_OneBadGradientSkipsTheStepOnAllRanks) {
   const RunConfig configs[] = {config_for("adamw", "mean"), mixed_votes(), config_for("lion", "vote"),
                                config_for("signsgd", "vote"), config_for("signum", "ef-mean")};
-  const std::size_t first_middle_last[] = {0, kShapes.size() / 2, kShapes.size() - 1};
   for (const RunConfig& config : configs)
-    for (const std::size_t tensor : first_middle_last) {
-      const Shape& shape = kShapes[tensor];
-      const auto last = static_cast<std::size_t>(shape.rows * shape.cols) - 1;
-      for (const std::size_t bad : {std::size_t{0}, last / 2, last})
-        for (const float value : {std::nanf(""), -std::nanf(""), HUGE_VALF, -HUGE_VALF}) {
-          SCOPED_TRACE(testing::Message()
-                       << config.optimizer.method << ", " << shape.name << '[' << bad << "] is " << value);
-          const auto thrown = on_ranks(3, [&](ProcessGroup& group) {
-            Worker worker(config, group);
-            EXPECT_TRUE(worker.step(group.rank(), 0));
-            const Floats weights = worker.weights();
-            const Bits state = worker.state();
-            EXPECT_FALSE(worker.step(group.rank(), 1, 1, group.rank() == 1 ? value : 0, bad, tensor));
-            ASSERT_FALSE(worker.agreed.flagged.empty());
-            // In an exact mean everybody sees what one has sent.
-            EXPECT_EQ(worker.agreed.flagged.front().rank, config.distributed.aggregate == "mean" ? 0 : 1);
-            EXPECT_EQ(worker.agreed.flagged.front().tensor, concat("gradient of ", shape.name));
-            EXPECT_EQ(worker.weights(), weights);
-            EXPECT_EQ(worker.state(), state);
-            EXPECT_EQ(worker.optimizer.updates(), 1u);
-            EXPECT_TRUE(worker.step(group.rank(), 2));
-          });
-          EXPECT_EQ(thrown, nothing_thrown(3));
-        }
+    for (const BadPlace& place : bad_places()) {
+      SCOPED_TRACE(testing::Message() << config.optimizer.method << ", " << place);
+      const auto thrown = on_ranks(3, [&](ProcessGroup& group) {
+        Worker worker(config, group);
+        EXPECT_TRUE(worker.step(group.rank(), 0));
+        const Floats weights = worker.weights();
+        const Bits state = worker.state();
+        EXPECT_FALSE(worker.step(group.rank(), 1, 1, group.rank() == 1 ? place.value : 0, place.element, place.tensor));
+        ASSERT_FALSE(worker.agreed.flagged.empty());
+        // In an exact mean everybody sees what one has sent.
+        EXPECT_EQ(worker.agreed.flagged.front().rank, config.distributed.aggregate == "mean" ? 0 : 1);
+        EXPECT_EQ(worker.agreed.flagged.front().tensor, concat("gradient of ", kShapes[place.tensor].name));
+        EXPECT_EQ(worker.weights(), weights);
+        EXPECT_EQ(worker.state(), state);
+        EXPECT_EQ(worker.optimizer.updates(), 1u);
+        EXPECT_TRUE(worker.step(group.rank(), 2));
+      });
+      EXPECT_EQ(thrown, nothing_thrown(3));
     }
 }
 
 // 3.2: with `abstain` the others go on as if the flagged rank were not there, and its momentum is untouched.
 TEST(SignSpec, Test_9_1_2_AbstainVotesWithOneLess) {
-  for (const char* zero : {"parity", "zero"})
-    for (const std::size_t bad : {std::size_t{0}, kLast}) {
-      RunConfig config = mixed_votes();
-      config.distributed.zero = zero;
-      Floats expected;
-      const auto of_two = on_ranks(2, [&](ProcessGroup& group) {
-        Worker worker(config, group);
-        worker.step(2 * group.rank(), 0);
-        if (group.rank() == 0) expected = worker.weights();
-        EXPECT_NEAR(worker.agreed.loss, 2, 1e-12);
-      });
-      EXPECT_EQ(of_two, nothing_thrown(2));
-      config.train.non_finite = "abstain";
+  for (const char* zero : {"parity", "zero"}) {
+    RunConfig config = mixed_votes();
+    config.distributed.zero = zero;
+    Floats expected;
+    const auto of_two = on_ranks(2, [&](ProcessGroup& group) {
+      Worker worker(config, group);
+      worker.step(2 * group.rank(), 0);
+      if (group.rank() == 0) expected = worker.weights();
+      EXPECT_NEAR(worker.agreed.loss, 2, 1e-12);
+    });
+    EXPECT_EQ(of_two, nothing_thrown(2));
+    config.train.non_finite = "abstain";
+    for (const BadPlace& place : bad_places()) {
+      SCOPED_TRACE(testing::Message() << zero << ", " << place);
       const auto of_three = on_ranks(3, [&](ProcessGroup& group) {
         Worker worker(config, group);
-        EXPECT_TRUE(worker.step(group.rank(), 0, 1, group.rank() == 1 ? std::nanf("") : 0, bad));
+        EXPECT_TRUE(worker.step(group.rank(), 0, 1, group.rank() == 1 ? place.value : 0, place.element, place.tensor));
         EXPECT_EQ(worker.weights(), expected);
         EXPECT_NEAR(worker.agreed.loss, 2, 1e-12) << "its loss does not count either";
-        EXPECT_EQ(worker.agreed.flagged.size(), 1u);
+        ASSERT_EQ(worker.agreed.flagged.size(), 1u);
+        EXPECT_EQ(worker.agreed.flagged.front().rank, 1);
+        EXPECT_EQ(worker.agreed.flagged.front().tensor, concat("gradient of ", kShapes[place.tensor].name));
         EXPECT_EQ(worker.aggregate.sign_agreement().has_value(), group.rank() != 1);
         for (const StateTensor& state : worker.optimizer.state()) {
           const std::span<const float> momentum = floats(state.value);
@@ -150,6 +168,7 @@ TEST(SignSpec, Test_9_1_2_AbstainVotesWithOneLess) {
       });
       EXPECT_EQ(of_three, nothing_thrown(3));
     }
+  }
 }
 
 TEST(SignSpec, Test_9_1_2_NobodyStepsWhereAllAbstain) {
@@ -161,6 +180,27 @@ TEST(SignSpec, Test_9_1_2_NobodyStepsWhereAllAbstain) {
     EXPECT_FALSE(worker.step(group.rank(), 0, 1, HUGE_VALF));
     EXPECT_EQ(worker.agreed.flagged.size(), 2u);
     EXPECT_EQ(worker.weights(), before);
+  });
+  EXPECT_EQ(thrown, nothing_thrown(2));
+}
+
+// 8: two ranks that each tell the other something else than they hold. The skipped step has a reason to show.
+TEST(SignSpec, NobodyStepsWhereEveryByzantineVoteIsVoided) {
+  RunConfig config = config_for("signum", "vote");
+  config.distributed.byzantine = true;
+  const LieAbout other = [](std::size_t call, std::vector<Message>& outgoing) {
+    for (Message& message : outgoing)
+      if (call == 0 && !message.empty()) invert_payload(message);
+  };
+  const auto thrown = among_liars(2, {{0, other}, {1, other}}, 0, [&](ProcessGroup& group) {
+    Worker worker(config, group);
+    const Floats before = worker.weights();
+    EXPECT_FALSE(worker.step(group.rank(), 0));
+    EXPECT_EQ(worker.weights(), before);
+    ASSERT_EQ(worker.agreed.flagged.size(), 2u);
+    for (const NonFiniteRank& one : worker.agreed.flagged) EXPECT_EQ(one.tensor, "the decision, since no vote counts,");
+    EXPECT_EQ(worker.agreed.distrust, "ranks 0, 1 sent different votes to different ranks and did not count");
+    EXPECT_TRUE(worker.step(group.rank(), 1));
   });
   EXPECT_EQ(thrown, nothing_thrown(2));
 }

@@ -171,6 +171,10 @@ TEST(Config, ContradictionsAreRefused) {
   EXPECT_NE(distributed("aggregate = 'vote'\nbyzantine = true\nrepair = 'broadcast'\n[train]\nnon_finite = 'abstain'\n")
                 .find("takes the weights of a single rank"),
             std::string::npos);
+  EXPECT_NE(distributed("aggregate = 'vote'\nbyzantine = true\n[train]\nnon_finite = 'abstain'\n[checkpoint]\n"
+                        "worker_state = 'folded'\n")
+                .find("one liar can move anywhere"),
+            std::string::npos);
   EXPECT_NE(distributed("aggregate = 'ef-mean'\nmean_precision = 'bf16'\n").find("sends bits"), std::string::npos);
   EXPECT_NE(distributed("repair = 'broadcast'\nreplica_check_every = 0\n").find("nothing is ever found"),
             std::string::npos);

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <mutex>
@@ -420,6 +421,23 @@ TEST(Simulation, KeepsGradientsOnlyWhereALaterWorkerCanUndoAnEarlierOne) {
   EXPECT_EQ(held(config_for("adamw", "mean", 8)), 0u) << "averaged state is shared";
   EXPECT_EQ(held(config_for("signum", "vote", 8)), 8u);
   EXPECT_EQ(held(config_for("sgd", "ef-mean", 8)), 9u);
+}
+
+// Averaged gradients that are finite on every worker, and whose sum is not.
+TEST(Simulation, AMeanThatOverflowsBesideVotesLeavesTheMemoriesAlone) {
+  Simulated one(with(mixed_votes(), [](RunConfig& c) {
+    c.train.non_finite = "abstain";
+    c.distributed.simulated_workers = 3;
+  }));
+  Simulation overflowing(one.optimizer, one.config, [&](std::int64_t t, int w) {
+    const double loss = gradient_of(one.parameters, t, w, kGood);
+    floats(one.parameters[1].value.grad())[0] = 3e38f;
+    return loss;
+  });
+  EXPECT_TRUE(overflowing.run(0, false).skipped);
+  const auto alone = ProcessGroup::connect(Launch{}, std::chrono::seconds(1));
+  for (const NamedTensor& t : collect_optimizer_state(one.optimizer, *alone, "exact", &overflowing.memories()))
+    EXPECT_TRUE(std::ranges::all_of(floats(t.value), [](float m) { return m == 0; })) << t.name;
 }
 
 }  // namespace
