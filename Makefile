@@ -36,7 +36,7 @@ results: setup
 	@scripts/build.sh release steepest_cli convex
 	@.venv/bin/python scripts/results
 
-# docs/voting.md: votes, means and error feedback of 1 to 1,024 simulated workers. About 45 minutes of one core; goes on where it
+# docs/voting.md: votes, means and error feedback of 1 to 1,024 simulated workers. About 45 minutes; goes on where it
 # was interrupted. Uses the data that `make demo` prepared.
 voting: build
 	@.venv/bin/python scripts/voting

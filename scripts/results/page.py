@@ -56,24 +56,25 @@ def ranking(results):
 
 
 def loss_table(results, timing):
-    lines = ["| method | validation loss | sd | seeds | lr | other settings | state, B/param | step ms | update ms | tokens/s |",
-             "|---|---|---|---|---|---|---|---|---|---|"]
+    columns = ["method", "validation loss", "sd", "seeds", "lr", "other settings", "state, B/param"]
+    columns += ["step ms", "update ms", "tokens/s"] if timing else []
+    lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for result in ranking(results):
         if not any(result.grid):
             continue  # not run yet: `missing` says so
         if not result.losses:
-            lines.append(f"| {result.method.label} | diverged at every rate | | | | | | | | |")
+            lines.append(f"| {result.method.label} | diverged at every rate |" + " |" * (len(columns) - 2))
             continue
         row = result.best[0]
         others = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
                            for key, value in row["settings"].items() if key != "lr" and "." not in key)
         time = timing.get(result.method.label)
-        times = f"{time['step_ms']:.0f} | {time['optimizer_ms']:.1f} | {time['tokens_per_s']:,.0f}" if time else " | | "
+        times = f" {time['step_ms']:.0f} | {time['optimizer_ms']:.1f} | {time['tokens_per_s']:,.0f} |" if time else " |" * (len(columns) - 7)
         rate = "none" if result.rate is None else f"{result.rate:g}" + (" (edge)" if result.at_edge else "")
         deviation = f"{result.deviation:.4f}" if len(result.losses) > 1 else ""
         state = row["state_bytes"] / pictures.PARAMETERS[result.shape.name]
         lines.append(f"| {result.method.label} | {result.mean:.4f} | {deviation} | {len(result.losses)} | {rate} | "
-                     f"{others} | {state:.2f} | {times} |")
+                     f"{others} | {state:.2f} |{times}")
     return lines
 
 
@@ -89,7 +90,7 @@ def against_adamw(results):
         error = ((result.deviation**2 + reference.deviation**2) / len(result.losses)) ** 0.5
         gap = result.mean - reference.mean
         (better if gap < -2 * error else worse if gap > 2 * error else tie).append(f"{result.method.label} ({gap:+.3f})")
-    lines = []
+    lines = [f"Differences in the mean of {len(plan.SEEDS)} seeds; they count where they exceed two standard errors."]
     for words, names in (("Lower loss than AdamW", better), ("No difference that three seeds can show", tie),
                          ("AdamW wins against", worse)):
         if names:
@@ -134,18 +135,23 @@ def convex_table(problems):
 
 def write(report, docs):
     shape = report.shape
+    shown = [result for result in report.small if any(result.grid)]
+    count, tuned = len(shown), sum(result.method.centre is not None for result in shown)
+    size = pictures.PARAMETERS[shape.name] / 1e6
     pictures.draw(report, docs / "images")
     text = ["# Results", "",
-            f"Does it train? {len(plan.METHODS)} methods and settings on the {shape.name} shape with 4,096 pieces of the GCIDE dictionary, {shape.tokens:,} tokens in batches of",
-            f"{shape.batch_tokens:,}, bf16 matrix products, warm-up of 10 % and cosine to 10 %. Each method has the same number of learning rates",
-            f"({len(plan.FACTORS)}, a factor of two apart; AdamW is tuned over weight decay too); its best is repeated with {len(plan.SEEDS)} seeds. Made by",
-            "`make results`, which resumes where it was interrupted; the runs are in `docs/results/`.", ""]
+            f"Does it train? {count} methods and settings on the {shape.name} shape with 4,096 pieces of the GCIDE dictionary ({size:.1f} million parameters),",
+            f"{shape.tokens:,} tokens in batches of {shape.batch_tokens:,}, bf16 matrix products, warm-up of 10 % and cosine to 10 %. {tuned} of them have a learning rate, tuned over",
+            f"{len(plan.FACTORS)} rates a factor of two apart (AdamW over weight decay too) with seed {plan.SEEDS[0]}; the best is repeated with seeds "
+            f"{' and '.join(map(str, plan.SEEDS[1:]))}, and all {len(plan.SEEDS)} count.",
+            "Made by `make results`, which resumes where it was interrupted; the runs are in `docs/results/`.", ""]
     if report.missing:
         text += [f"**{report.missing} runs of the plan have not been made yet.**", ""]
     text += [f"## {shape.name}", "", *loss_table(report.small, report.timing), "",
-             "Embedding, head and vectors of the methods for matrices are trained by Adam at AdamW's best rate. \"edge\": the best rate is",
-             "the first or last of its grid, so a better one may lie beyond. "
-             + ("Times are of short runs on an otherwise idle machine with 2 cores." if report.timing else "Times have not been measured yet."), "",
+             "Embedding, head and vectors of the methods for matrices are trained by Adam at AdamW's best rate."
+             + (" \"edge\": the best rate is the first or last of its grid, so a better one may lie beyond."
+                if any(result.at_edge for result in report.small) else ""),
+             ("Times are of short runs on an otherwise idle machine with 2 cores." if report.timing else "Times have not been measured yet."), "",
              *remarks(report.small), *against_adamw(report.small), "", "![Validation loss of every method](images/results_loss.png)", "",
              "How much the learning rate matters:", "", "![Validation loss over the learning rate](images/results_rates.png)", "",
              *grid_table(report.small), ""]

@@ -34,7 +34,7 @@ def draw_losses(results, path):
         axes.annotate(f"{result.mean:.3f}", (max(shown), place), xytext=(8, 0), textcoords="offset points", va="center",
                       color=colour, fontsize=9)
     axes.set_yticks(range(len(ranked)), [r.method.label for r in ranked])
-    axes.set_xlabel("validation loss (nats per token)\norange: 8 bytes of state per parameter, blue: less than 5; arrow: beyond")
+    axes.set_xlabel("validation loss (nats per token)\norange: 8 and more bytes of state per parameter, blue: less than 5, grey: between; arrow: beyond")
     axes.margins(x=0.08)
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -65,6 +65,8 @@ def draw_rates(results, path):
         axes.plot(*curve(tuned[place]), "o-", color=BLUE, linewidth=1.5, markersize=3.5)
         axes.set_xscale("log", base=2)
         axes.set_ylim(lowest - 0.1, lowest + 1.5)
+        if min(loss for _, loss in zip(*curve(tuned[place]))) > lowest + 1.5:
+            axes.text(0.5, 0.9, f"above {lowest + 1.5:.1f}", transform=axes.transAxes, ha="center", va="top", fontsize=8, color=BLUE)
         axes.set_title(tuned[place].method.label, fontsize=9)
         axes.tick_params(labelsize=8)
     figure.supxlabel("learning rate over the centre of the method's grid; grey: AdamW", fontsize=9)

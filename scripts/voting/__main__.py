@@ -1,6 +1,6 @@
 """voting: trains the runs of plan.py with simulated workers and writes docs/voting.md with its pictures.
 
-python scripts/voting [--minutes M] [--workers N]: about 45 minutes of one core, and resumable: what is done is kept in
+python scripts/voting [--minutes M] [--workers N]: about 85 minutes of one core, 45 of two, and resumable: what is done is kept in
 docs/results/voting.jsonl, a second call goes on from there, and a call that finds everything done only writes the page. After --minutes it
 stops between two runs and writes the page from what there is, saying what is missing.
 """

@@ -110,7 +110,9 @@ def write(study, runner, docs):
         text += [f"**{missing} of {len(keys)} runs of the plan have not been made yet.**", ""]
     rates = ", ".join(f"{kind.label} {rate:g}" for kind, rate in study.rates.items() if rate)
     text += ["## Loss against the number of workers", "",
-             f"Validation loss after {plan.STEPS} steps, mean of {len(plan.SEEDS)} seeds and half their distance. The rates: {rates or 'not known yet'}.", "",
+             f"Validation loss after {plan.STEPS} steps, mean of {len(plan.SEEDS)} seeds and half their distance. All kinds run Signum, those named otherwise signSGD, so that",
+             f"they differ in how workers agree and in nothing else. Each has one learning rate, the best of {len(plan.RATES)} at {plan.TUNED_AT} workers with seed {plan.SEEDS[0]}:",
+             f"{rates or 'not known yet'}.", "",
              f"**The same batch for all, {plan.WINDOWS * plan.LENGTH:,} tokens a step.** This is the comparison that is fair to the vote and to the mean: the same",
              "tokens and the same number of steps; what changes is only into how many votes the batch is cut. With 1,024 workers each",
              f"votes on a single window of {plan.LENGTH} tokens. The exact mean does not depend on the number of workers.", "",
