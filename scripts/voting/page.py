@@ -22,7 +22,7 @@ class Study:
 
     def same_batch(self, kind, workers):
         # The mean of all windows does not depend on who computes it.
-        return self.seeds(kind, workers=plan.TUNED_AT if kind is plan.MEAN else workers)
+        return self.seeds(kind, workers=plan.TUNED_AT if kind.aggregate == "mean" else workers)
 
     def same_share(self, kind, workers):
         return self.seeds(kind, workers=workers, windows=plan.EACH * workers)
@@ -38,11 +38,13 @@ class Study:
         for workers in plan.WORKERS[:4]:
             yield [e for kind in (plan.MEAN, plan.VOTE, plan.FEEDBACK, plan.STATELESS) for e in self.same_batch(kind, workers)]
         yield [e for (kind, lie), counts in plan.LIARS.items() for liars in counts for e in self.attacked(kind, lie, liars)]
-        yield [e for kind in plan.KINDS for share in plan.SHARES for e in self.heterogeneous(kind, share)]
+        yield [e for kind in plan.DATA_KINDS for share in plan.SHARES for e in self.heterogeneous(kind, share)]
         for workers in plan.WORKERS[:4]:
             yield [e for kind in (plan.MEAN, plan.VOTE, plan.FEEDBACK) for e in self.same_share(kind, workers)]
         for workers in plan.WORKERS[4:]:
             yield [e for kind in (plan.VOTE, plan.FEEDBACK, plan.STATELESS) for e in self.same_batch(kind, workers)]
+        for workers in plan.WORKERS[:4]:
+            yield [e for kind in (plan.MEAN_ADAMW, plan.FEEDBACK_ADAMW) for e in self.same_batch(kind, workers)]
 
 
 class Point:
@@ -95,9 +97,9 @@ def write(study, runner, docs):
         return Point(runner.rows(experiments), len(experiments))
 
     same_batch = {kind: [point(study.same_batch(kind, w)) for w in plan.WORKERS]
-                  for kind in (plan.MEAN, plan.VOTE, plan.FEEDBACK, plan.STATELESS)}
+                  for kind in (plan.MEAN, plan.VOTE, plan.FEEDBACK, plan.STATELESS, plan.MEAN_ADAMW, plan.FEEDBACK_ADAMW)}
     same_share = {kind: [point(study.same_share(kind, w)) for w in plan.WORKERS[:4]] for kind in (plan.MEAN, plan.VOTE, plan.FEEDBACK)}
-    data = {kind: [point(study.heterogeneous(kind, share)) for share in plan.SHARES] for kind in plan.KINDS}
+    data = {kind: [point(study.heterogeneous(kind, share)) for share in plan.SHARES] for kind in plan.DATA_KINDS}
     liars = {(kind, lie): [(0, point(study.seeds(kind))), *((n, point(study.attacked(kind, lie, n))) for n in counts)]
              for (kind, lie), counts in plan.LIARS.items()}
     planned = Study({kind: rate or plan.RATES[0] for kind, rate in study.rates.items()})
@@ -110,7 +112,7 @@ def write(study, runner, docs):
         text += [f"**{missing} of {len(keys)} runs of the plan have not been made yet.**", ""]
     rates = ", ".join(f"{kind.label} {rate:g}" for kind, rate in study.rates.items() if rate)
     text += ["## Loss against the number of workers", "",
-             f"Validation loss after {plan.STEPS} steps, mean of {len(plan.SEEDS)} seeds and half their distance. All kinds run Signum, those named otherwise signSGD, so that",
+             f"Validation loss after {plan.STEPS} steps, mean of {len(plan.SEEDS)} seeds and half their distance. All kinds run Signum, those named otherwise signSGD or AdamW, so that",
              f"they differ in how workers agree and in nothing else. Each has one learning rate, the best of {len(plan.RATES)} at {plan.TUNED_AT} workers with seed {plan.SEEDS[0]}:",
              f"{rates or 'not known yet'}.", "",
              f"**The same batch for all, {plan.WINDOWS * plan.LENGTH:,} tokens a step.** This is the comparison that is fair to the vote and to the mean: the same",

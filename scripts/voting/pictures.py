@@ -9,7 +9,7 @@ import model
 import plan
 
 COLOURS = {plan.MEAN.label: "#666666", plan.VOTE.label: "#0072b2", plan.FEEDBACK.label: "#d55e00", plan.STATELESS.label: "#56b4e9",
-           plan.NOISY.label: "#009e73"}
+           plan.NOISY.label: "#009e73", plan.MEAN_ADAMW.label: "#000000", plan.FEEDBACK_ADAMW.label: "#cc79a7"}
 STYLES = {"invert": "o-", "random": "s--", "stuck": "^:", "drop": "x-."}
 SCHEME_COLOURS = ("#666666", "#999999", "#cc79a7", "#d55e00", "#0072b2", "#56b4e9", "#009e73")
 

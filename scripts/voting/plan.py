@@ -1,7 +1,7 @@
 """What docs/voting.md compares, and nothing about how it is run.
 
 One small LLaMA (289 thousand parameters), 60 steps, sequences of 16 tokens: short, so that a step has 1,024 windows and a worker may have
-a single one. All kinds use Signum, so that they differ in how workers agree and in nothing else, but for the two that say otherwise.
+a single one. All kinds use Signum, so that they differ in how workers agree and in nothing else, but for those that say otherwise.
 Each kind has one learning rate for everything, the best of a grid at 16 workers.
 """
 
@@ -34,7 +34,11 @@ VOTE = Kind("vote", "signum", "vote", {"train.non-finite": "abstain"})
 FEEDBACK = Kind("1-bit mean, error feedback", "signum", "ef-mean", {"train.non-finite": "refuse"})
 STATELESS = Kind("vote of signSGD, no momentum", "signsgd", "vote", {"train.non-finite": "abstain"})
 NOISY = Kind("vote of noisy signSGD", "noisy_signsgd", "vote", {"train.non-finite": "abstain"})
-KINDS = (MEAN, VOTE, FEEDBACK, STATELESS, NOISY)
+# A method that follows magnitudes, which the signs after a 1-bit mean do not.
+MEAN_ADAMW = Kind("fp32 mean, AdamW", "adamw", "mean")
+FEEDBACK_ADAMW = Kind("1-bit mean, AdamW", "adamw", "ef-mean", {"train.non-finite": "refuse"})
+DATA_KINDS = (MEAN, VOTE, FEEDBACK, STATELESS, NOISY)
+KINDS = (*DATA_KINDS, MEAN_ADAMW, FEEDBACK_ADAMW)
 
 WORKERS = (1, 4, 16, 64, 256, 1024)
 COMMITTEE = 16  # workers of the studies of data and of liars
