@@ -80,16 +80,7 @@ FolderLock::FolderLock(const std::filesystem::path& folder, std::chrono::millise
 }
 
 FolderLock::~FolderLock() {
-  if (descriptor_ >= 0) ::close(descriptor_);
-}
-
-FolderLock::FolderLock(FolderLock&& other) noexcept
-    : descriptor_(std::exchange(other.descriptor_, -1)), held_(other.held_) {}
-
-FolderLock& FolderLock::operator=(FolderLock&& other) noexcept {
-  std::swap(descriptor_, other.descriptor_);
-  std::swap(held_, other.held_);
-  return *this;
+  ::close(descriptor_);
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {

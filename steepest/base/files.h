@@ -41,8 +41,8 @@ class FolderLock {
   /// Tries for up to `patience`. Throws Error when the folder cannot be opened.
   explicit FolderLock(const std::filesystem::path& folder, std::chrono::milliseconds patience = {});
   ~FolderLock();
-  FolderLock(FolderLock&& other) noexcept;
-  FolderLock& operator=(FolderLock&& other) noexcept;
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
   /// False: another process has it.
   bool held() const { return held_; }
 

@@ -18,8 +18,8 @@ RunConfig merged_config(const std::string& recipe, const CLI::App& verb);
 /// --out, or runs/ and the recipe's name.
 std::filesystem::path run_folder(const std::string& out, const std::string& recipe);
 
-/// Set by SIGTERM and SIGINT from now on; another one that comes two seconds later ends
-/// the program at once, in case a save hangs.
+/// Set by SIGTERM and SIGINT from now on; another one that comes at least two seconds later ends the program at once,
+/// in case a save hangs.
 const std::atomic<bool>& stop_on_signals();
 
 }  // namespace steepest::cli
