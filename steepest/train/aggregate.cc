@@ -11,6 +11,12 @@
 #include "steepest/train/stopwatch.h"
 
 namespace steepest {
+namespace {
+
+// Of a tensor whose mean over ranks is not finite.
+constexpr const char* kMeanGradient = "mean gradient of ";
+
+}  // namespace
 
 VoteRules vote_rules(const DistributedSection& section) {
   using Zero = VoteRules::Zero;
@@ -131,18 +137,25 @@ GradientReport Aggregate::early_report() {
   return report;
 }
 
-// A sum of floats tells by itself whether a rank has something that is not finite, so one look at the sum is enough.
-// What is compressed or may be left out has to be looked at before.
+// A mean spreads what is not finite to all ranks, so each looks at its own gradient before.
 Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first, bool overlapped) {
   const double ranks = group_.world_size();
-  if (!local_first && !overlapped) average(optimizer_.mean_gradients(), ranks);
-  if (machine_) average_on_machine();
+  std::string own_bad;
+  if (!local_first && !overlapped && group_.world_size() > 1) {
+    own_bad = optimizer_.inspect().first_bad;
+    average(optimizer_.mean_gradients(), ranks);
+    if (machine_) average_on_machine();
+  }
   const GradientReport local = overlapped ? early_report() : optimizer_.inspect();
-  // A mean has spread a bad gradient to all ranks; the loss is still each rank's own.
+  if (overlapped)
+    own_bad = overlap_->first_bad();
+  else if (local_first || group_.world_size() == 1)
+    own_bad = local.first_bad;
   const bool own_loss_bad = !std::isfinite(local_loss);
   std::string bad = own_loss_bad && (local.finite || !local_first) ? "the loss"
+                    : !own_bad.empty()                             ? "gradient of " + own_bad
                     : local.finite                                 ? ""
-                                                                   : "gradient of " + local.first_bad;
+                                                                   : kMeanGradient + local.first_bad;
 
   Agreed agreed;
   // Non-finite numbers stay out of the sums.
@@ -155,6 +168,9 @@ Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first
     if (sums[3] > 0) agreed.flagged = ranks_with_non_finite_gradient(group_, bad);
     std::stable_partition(agreed.flagged.begin(), agreed.flagged.end(),
                           [](const NonFiniteRank& one) { return one.tensor == "the loss"; });
+    // Who only received it is not named beside who sent it.
+    const auto received = [](const NonFiniteRank& one) { return one.tensor.starts_with(kMeanGradient); };
+    if (!std::ranges::all_of(agreed.flagged, received)) std::erase_if(agreed.flagged, received);
   };
   if (overlapped)
     overlap_->settle(share_numbers);
@@ -175,8 +191,7 @@ Agreed Aggregate::agree(double local_loss, bool stop_requested, bool local_first
     const NormCheck check = sum_of_squares(mean);
     of_mean = check.sum_of_squares;
     agreed.skip = !check.finite;  // finite gradients can have a sum that is not
-    if (agreed.skip)
-      agreed.flagged.insert(agreed.flagged.begin(), {0, "mean gradient, of " + optimizer_.inspect().first_bad});
+    if (agreed.skip) agreed.flagged.insert(agreed.flagged.begin(), {0, kMeanGradient + optimizer_.inspect().first_bad});
   }
   abstaining_.clear();
   if (!agreed.skip)

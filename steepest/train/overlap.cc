@@ -96,14 +96,15 @@ void Overlap::ready(std::size_t first_parameter) {
 }
 
 void Overlap::start(const Part& part) {
-  if (part.kind == Kind::Mean) return average(part.range);
+  if (part.kind == Kind::Mean) return average(part);
   pack(part);
   // The last one waits for what the ranks have to say to each other: only then can a step be followed.
   if (&part != &parts_[last_]) give(part);
 }
 
-void Overlap::average(BitRange range) {
-  const std::span<float> values = optimizer_.mean_gradients().subspan(range.first, range.count);
+void Overlap::average(const Part& part) {
+  const std::span<float> values = optimizer_.mean_gradients().subspan(part.range.first, part.range.count);
+  check(part, values);  // once averaged, nobody knows whose fault it was
   means_.push_back(courier_.give([this, values] {
     group_.sum(values, wire_);
     scale(values, static_cast<float>(1.0 / group_.world_size()));
@@ -113,7 +114,7 @@ void Overlap::average(BitRange range) {
 // Whether all gradients up to here are finite.
 bool Overlap::check(const Part& part, std::span<const float> gradients) {
   const NormCheck found = steepest::sum_of_squares(gradients);
-  sum_of_squares_ += found.sum_of_squares;
+  if (part.kind != Kind::Mean) sum_of_squares_ += found.sum_of_squares;
   if (!found.finite && first_bad_.empty()) first_bad_ = bad_tensor(part, gradients);
   return first_bad_.empty();
 }

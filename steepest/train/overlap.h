@@ -41,8 +41,8 @@ class Overlap {
   /// Gradients of the parameters from `first_parameter` on are final.
   void ready(std::size_t first_parameter);
 
-  /// What this rank knows, when all are ready, of its gradients that are sent as bits: sum of squares, and the first
-  /// tensor that is not finite ("" if all are). Buckets from that one on are not packed.
+  /// What this rank knows of its own gradients when all are ready: the sum of squares of those that are sent as bits,
+  /// and the first tensor that is not finite ("" if all are). Buckets from that one on are not packed.
   double sum_of_squares() const { return sum_of_squares_; }
   const std::string& first_bad() const { return first_bad_; }
   /// Returns when the averaged gradients are means over ranks.
@@ -78,7 +78,7 @@ class Overlap {
   void add_parts(bool voted, std::size_t total, std::size_t size);
   void add_part(Kind kind, BitRange range, std::size_t number);
   void start(const Part& part);
-  void average(BitRange range);
+  void average(const Part& part);
   void pack(const Part& part);
   bool check(const Part& part, std::span<const float> gradients);
   std::string bad_tensor(const Part& part, std::span<const float> gradients) const;

@@ -193,7 +193,7 @@ NormCheck Simulation::finish_mean(double workers) {
   finish_as_sent(sum_, workers, mean);
   const NormCheck check = sum_of_squares(mean);
   // Finite gradients can have a sum that is not.
-  if (!check.finite && flagged_.empty()) flagged_.push_back({0, "mean gradient, of " + optimizer_.inspect().first_bad});
+  if (!check.finite && flagged_.empty()) flagged_.push_back({0, "mean gradient of " + optimizer_.inspect().first_bad});
   return check;
 }
 

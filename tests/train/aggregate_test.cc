@@ -118,9 +118,8 @@ TEST(SignSpec, Test_9_1_2_OneBadGradientSkipsTheStepOnAllRanks) {
         const Floats weights = worker.weights();
         const Bits state = worker.state();
         EXPECT_FALSE(worker.step(group.rank(), 1, 1, group.rank() == 1 ? place.value : 0, place.element, place.tensor));
-        ASSERT_FALSE(worker.agreed.flagged.empty());
-        // In an exact mean everybody sees what one has sent.
-        EXPECT_EQ(worker.agreed.flagged.front().rank, config.distributed.aggregate == "mean" ? 0 : 1);
+        ASSERT_EQ(worker.agreed.flagged.size(), 1u);
+        EXPECT_EQ(worker.agreed.flagged.front().rank, 1);
         EXPECT_EQ(worker.agreed.flagged.front().tensor, concat("gradient of ", kShapes[place.tensor].name));
         EXPECT_EQ(worker.weights(), weights);
         EXPECT_EQ(worker.state(), state);
@@ -129,6 +128,21 @@ TEST(SignSpec, Test_9_1_2_OneBadGradientSkipsTheStepOnAllRanks) {
       });
       EXPECT_EQ(thrown, nothing_thrown(3));
     }
+}
+
+// Nobody's fault: what all ranks have is finite, and its sum is not.
+TEST(SignSpec, Test_9_1_2_AMeanThatOverflowsSkipsTheStep) {
+  const RunConfig config = config_for("adamw", "mean");
+  const auto thrown = on_ranks(3, [&](ProcessGroup& group) {
+    Worker worker(config, group);
+    const Floats weights = worker.weights();
+    EXPECT_FALSE(worker.step(group.rank(), 0, 1, 3e38f, 0, 1));
+    ASSERT_EQ(worker.agreed.flagged.size(), 3u);
+    for (const NonFiniteRank& one : worker.agreed.flagged)
+      EXPECT_EQ(one.tensor, concat("mean gradient of ", kShapes[1].name));
+    EXPECT_EQ(worker.weights(), weights);
+  });
+  EXPECT_EQ(thrown, nothing_thrown(3));
 }
 
 // 3.2: with `abstain` the others go on as if the flagged rank were not there, and its momentum is untouched.
