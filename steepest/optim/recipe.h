@@ -50,7 +50,7 @@ struct RoleRecipe {
   std::string norms = "row,column";
   std::string polar = "jordan";             ///< a row of polar_sets(), or "svd"
   std::int64_t steps = 0;                   ///< of the polar set or of swan; 0: as many as it has
-  std::string polar_precision = "auto";     ///< "auto": bf16 products where the CPU has tile units; "fp32"
+  std::string polar_precision = "auto";     ///< "auto": bf16 products where the CPU multiplies bf16; "fp32"
   std::string whitening = "newton_schulz";  ///< of swan; or "eigen"
   double clip_threshold = 1;                ///< adafactor's d
   bool scale_parameter = false;             ///< adafactor's update is multiplied by max(1e-3, RMS(x))

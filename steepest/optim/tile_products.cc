@@ -1,7 +1,10 @@
 #include "steepest/optim/tile_products.h"
 
 #include <ATen/ATen.h>
+#include <ATen/cpu/Utils.h>
 #include <ATen/native/CPUBlas.h>
+
+#include <array>
 
 namespace steepest {
 namespace {
@@ -13,10 +16,28 @@ const at::BFloat16* bf16(const std::uint16_t* bits) {
   return reinterpret_cast<const at::BFloat16*>(bits);
 }
 
+// could_pack knows of AMX only; without it the same micro-kernels use AVX-512 BF16, unless ONEDNN_MAX_CPU_ISA forbids
+// it.
+bool multiplies_by_vectors() {
+  const auto capabilities = at::cpu::get_cpu_capabilities();
+  const auto vectors = capabilities.find("avx512_bf16");
+  if (vectors == capabilities.end() || !vectors->second.toBool()) return false;
+  const std::array<std::uint16_t, 2> row = {};
+  const std::array<std::uint16_t, 32> panel = {};
+  std::array<float, 16> sum;
+  try {
+    multiply_tile(1, 16, 2, row.data(), 2, panel.data(), 16, sum.data(), 16, false);
+    release_tiles();
+  } catch (const c10::Error&) {
+    return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 bool has_tile_products() {
-  static const bool available = at::native::cpublas::could_pack(at::kBFloat16);
+  static const bool available = at::native::cpublas::could_pack(at::kBFloat16) || multiplies_by_vectors();
   return available;
 }
 
