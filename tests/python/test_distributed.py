@@ -2,12 +2,10 @@
 
 import json
 import os
-import re
 import signal
 import time
 
 import pytest
-from conftest import REPOSITORY
 from test_train import assert_same_checkpoint, last_checkpoint, rows, wait_for_step
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -132,26 +130,6 @@ def test_ranks_that_disagree_are_refused(start, recipe, free_port, tmp_path, fla
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 1, errors
         assert flag[1] in errors and "rank" in errors and errors.count("\n") == 1, errors
-
-
-def test_ranks_of_different_versions_are_refused(start, program, recipe, free_port, tmp_path):
-    """Rank 1 runs the same program, but for its version number."""
-    version = re.search(r'kVersion = "(.+)"', (REPOSITORY / "steepest/base/version.h").read_text())[1]
-    own, other = (f"\0{text}\0".encode() for text in (version, "9" + version[1:]))
-    code = program.read_bytes()
-    assert code.count(own) == 1
-    newer = tmp_path / "newer"
-    newer.write_bytes(code.replace(own, other))
-    newer.chmod(0o755)
-    common = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), **ONE_THREAD}
-    arguments = ("train", recipe("signum"), "--out", tmp_path / "out")
-    first = start(*arguments, env={"RANK": 0, **common})
-    second = start(*arguments, env={"RANK": 1, **common}, launcher=("sh", "-c", f'exec "{newer}" "$@"'))
-    for process in (first, second):
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 1, errors
-        assert f"version is {version} on rank 0 and 9{version[1:]} on rank 1" in errors and errors.count("\n") == 1, errors
-    assert not (tmp_path / "out").exists()
 
 
 def test_torchrun_restarts_from_the_last_checkpoint(start, recipe, ranks, tmp_path):

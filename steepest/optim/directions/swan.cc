@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <span>
@@ -71,12 +72,22 @@ at::Tensor inverse_root(at::Tensor y, std::int64_t steps) {
   at::Tensor z = at::eye(y.size(0), y.options()), t = at::empty_like(y), next = at::empty_like(y);
   // All of them are polynomials of G G^T: they commute, and their products are symmetric.
   for (std::int64_t k = 0; k < steps; ++k) {
-    multiply_symmetric(z, y, t);
+    const bool first = k == 0, last = k + 1 == steps;
+    if (first)
+      t.copy_(y);
+    else
+      multiply_symmetric(z, y, t);
     t.mul_(-0.5).diagonal().add_(1.5);
-    multiply_symmetric(y, t, next);
-    std::swap(y, next);
-    multiply_symmetric(z, t, next);
-    std::swap(z, next);
+    if (!last) {
+      multiply_symmetric(y, t, next);
+      std::swap(y, next);
+    }
+    if (first) {
+      z.copy_(t);
+    } else {
+      multiply_symmetric(z, t, next);
+      std::swap(z, next);
+    }
   }
   return z;
 }
@@ -113,29 +124,35 @@ at::Tensor whiten_eigen(const at::Tensor& g) {
 void map_swan(const Operand& o, float* out, Scratch&) {
   if (o.size() == 0) return;
   const at::NoGradGuard no_grad;
+  // On memory of libtorch's: the bits of a BLAS product may depend on how its operands are aligned.
+  const at::Tensor stored =
+      at::empty({static_cast<std::int64_t>(o.rows), static_cast<std::int64_t>(o.cols)}, at::kFloat);
+  auto* const x = stored.data_ptr<float>();
+  const std::span<float> all = {x, o.size()};
   const bool tall = o.rows > o.cols;
   if (tall)
-    standardise_columns(o.h, o.rows, o.cols, out);
+    standardise_columns(o.h, o.rows, o.cols, x);
   else
-    standardise_rows(o.h, o.rows, o.cols, out);
-  const std::span<float> all = {out, o.size()};
+    standardise_rows(o.h, o.rows, o.cols, x);
   const auto norm = [&] { return std::sqrt(sum_of_squares(all).sum_of_squares); };
   const double first = norm();
-  if (first == 0) return;
-  const at::Tensor stored =
-      at::from_blob(out, {static_cast<std::int64_t>(o.rows), static_cast<std::int64_t>(o.cols)}, at::kFloat);
-  const at::Tensor g = tall ? stored.t() : stored;
-  if (o.role.whitening == "eigen") {
-    g.copy_(whiten_eigen(g));
-  } else {
-    // Whitening ignores the scale of G: |G|_F goes into the small matrix, and what it leaves into the last factor.
-    const at::Tensor y = at::empty({g.size(0), g.size(0)}, g.options());
-    multiply_symmetric(g, g.t(), y);
-    y.mul_(1 / (first * first));
-    multiply_in_place(inverse_root(y, o.role.steps == 0 ? kSteps : o.role.steps), g);
+  double factor = 0;
+  if (first > 0) {
+    const at::Tensor g = tall ? stored.t() : stored;
+    if (o.role.whitening == "eigen") {
+      g.copy_(whiten_eigen(g));
+    } else {
+      // Whitening ignores the scale of G: |G|_F goes into the small matrix, and what it leaves into the last factor.
+      const at::Tensor y = at::empty({g.size(0), g.size(0)}, g.options());
+      multiply_symmetric(g, g.t(), y);
+      y.mul_(1 / (first * first));
+      multiply_in_place(inverse_root(y, o.role.steps == 0 ? kSteps : o.role.steps), g);
+    }
+    const double last = norm();
+    factor = last > 0 ? std::sqrt(static_cast<double>(o.size())) / last : 0;
   }
-  const double last = norm();
-  scale(all, last > 0 ? static_cast<float>(std::sqrt(static_cast<double>(o.size())) / last) : 0.0f);
+  scale(all, static_cast<float>(factor));
+  std::ranges::copy(all, out);
 }
 
 }  // namespace steepest
