@@ -1,6 +1,6 @@
 """Losses of PowerSGD, votes and the 1-bit mean at equal tokens, equal bytes and equal time.
 
-    python bench/powersgd.py [--steps 300] [--ms "powersgd-1=305,powersgd-4=335,vote=154,ef-mean=131"]
+    python bench/powersgd.py [--steps 300] [--ms "powersgd-1=163,powersgd-4=183,vote=93,ef-mean=96"]
 
 Two ranks train the llama-9m shape on prepared text (`make demo` prepares it): PyTorch's DistributedDataParallel with AdamW
 in fp32 and under its PowerSGD hook of rank 1 and 4, `steepest train` with AdamW (mean, ef-mean) and Signum (vote). Every side
@@ -27,7 +27,7 @@ STEEPEST = {  # side: method, flags, centre
 FACTORS = (0.5, 1, 2)
 BATCH, LENGTH, CONFIG = 8, 256, "llama-9m"
 BYTES = {"powersgd-1": 0.106, "powersgd-4": 0.308, "vote": 0.232, "ef-mean": 0.234}  # MB a step and rank
-MILLISECONDS = "powersgd-1=305,powersgd-4=335,vote=154,ef-mean=131"
+MILLISECONDS = "powersgd-1=163,powersgd-4=183,vote=93,ef-mean=96"
 
 
 def checked(command):
