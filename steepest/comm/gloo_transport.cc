@@ -5,6 +5,7 @@
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <future>
@@ -104,11 +105,7 @@ class GlooTransport : public Transport {
       if (!outgoing[r].empty())
         start(pending, r, const_cast<std::byte*>(outgoing[r].data()), outgoing[r].size(), &ProcessGroupGloo::send);
     }
-    for (Pending& operation : pending)
-      guarded(operation.peer, [&] {
-        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
-        operation.work->wait(std::max(left, kLeastWait));
-      });
+    wait_for(pending, deadline);
   }
 
   GlooTransport(const GlooTransport& whole, const std::string& name, const std::vector<int>& members, int place)
@@ -144,6 +141,25 @@ class GlooTransport : public Transport {
     std::size_t peer;
     c10::intrusive_ptr<c10d::Work> work;
   };
+
+  // A rank whose connection broke is named before a silent one, which may only be waiting for it.
+  void wait_for(const std::vector<Pending>& pending, Clock::time_point deadline) {
+    std::vector<PeerError> silent;
+    for (const Pending& operation : pending) {
+      const auto is_silent = [&](const PeerError& error) {
+        return static_cast<std::size_t>(error.peer) == operation.peer;
+      };
+      if (std::ranges::any_of(silent, is_silent)) continue;
+      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now());
+      try {
+        guarded(operation.peer, [&] { operation.work->wait(std::max(left, kLeastWait)); });
+      } catch (const PeerError& error) {
+        if (!error.silent) throw;
+        silent.push_back(error);
+      }
+    }
+    if (!silent.empty()) throw silent.front();
+  }
 
   void exchange_contacts(const Launch& launch, Clock::time_point deadline) {
     const auto key = [](int rank) { return concat("last_words/", rank); };
@@ -189,8 +205,10 @@ class GlooTransport : public Transport {
     try {
       exchange(outgoing, incoming, deadline);
     } catch (const PeerError& error) {
-      fail("distributed", here, members_[static_cast<std::size_t>(error.peer)], ' ', error.what(),
-           "; see what it printed");
+      const int found = members_[static_cast<std::size_t>(error.peer)];
+      const LostRank lost = last_words_->settle({found, error.silent}, kLastMoment);
+      const std::string what = lost.rank == found ? error.what() : lost.silent ? "is silent" : "is gone";
+      fail("distributed", here, lost.rank, ' ', what, "; see what it printed");
     }
     for (std::size_t r = 0; r < ranks; ++r)
       if (r != rank_ && !same_bytes(theirs[r], proof(r, rank_)))

@@ -30,6 +30,16 @@ void release_tiles();
 void multiply_tile(std::size_t m, std::size_t n, std::size_t k, const std::uint16_t* a, std::size_t a_stride,
                    const std::uint16_t* panel, std::size_t width, float* c, std::size_t c_stride, bool add);
 
+/// Tile number `task` of an upper triangle, column by column: row i <= column j.
+struct TilePlace {
+  std::size_t i = 0, j = 0;
+};
+constexpr TilePlace upper_tile(std::size_t task) {
+  TilePlace place{task, 0};
+  while (place.i > place.j) place.i -= ++place.j;
+  return place;
+}
+
 constexpr std::size_t kTileRows = 128;
 
 /// a [m, k] times packed B [k, n], in parallel: finish(row, column, rows, columns, tile) is called once for every tile,

@@ -323,6 +323,11 @@ TEST(Processes, AChainOfRanksNamesTheOneThatFailedFirst) {
   }
 }
 
+TEST(Processes, ADeadRankIsNamedBeforeOneThatIsOnlyLate) {
+  const auto ended = run("late and dead", with(job(3, ranks::free_port()), "TEST_TIMEOUT", "10"));
+  expect_sentence(ended[0], 1, "rank 0 of 3, start: rank 2 is gone (");
+}
+
 // torchrun's agent serves one store for all attempts of a job: what an attempt leaves must not disturb the next.
 TEST(Processes, AStoreThatOutlivesTheAttemptsServesEachOfThem) {
   c10d::TCPStoreOptions options;

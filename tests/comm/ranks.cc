@@ -106,6 +106,13 @@ void scenario_chain(ProcessGroup& group) {
   group.barrier();
 }
 
+// All wait for rank 1, which waits for something else, and rank 2, which dies.
+void scenario_late_and_dead(ProcessGroup& group) {
+  if (group.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(14));
+  if (group.rank() == 2) raise(SIGKILL);
+  group.barrier();
+}
+
 // The addresses of the sockets on which this process listens.
 void scenario_listening(ProcessGroup&) {
   for (int descriptor = 0; descriptor < 1024; ++descriptor) {
@@ -196,10 +203,18 @@ void scenario_broken(ProcessGroup& group) {
 
 const std::map<std::string, std::function<void(ProcessGroup&)>>& scenarios() {
   static const std::map<std::string, std::function<void(ProcessGroup&)>> table = {
-      {"sum", scenario_sum},       {"victim", scenario_victim},     {"bytes", scenario_bytes},
-      {"vote", scenario_vote},     {"disagree", scenario_disagree}, {"sockets", scenario_sockets},
-      {"sizes", scenario_sizes},   {"chain", scenario_chain},       {"listening", scenario_listening},
-      {"broken", scenario_broken}, {"apply", scenario_apply}};
+      {"sum", scenario_sum},
+      {"victim", scenario_victim},
+      {"bytes", scenario_bytes},
+      {"vote", scenario_vote},
+      {"disagree", scenario_disagree},
+      {"sockets", scenario_sockets},
+      {"sizes", scenario_sizes},
+      {"chain", scenario_chain},
+      {"listening", scenario_listening},
+      {"late and dead", scenario_late_and_dead},
+      {"broken", scenario_broken},
+      {"apply", scenario_apply}};
   return table;
 }
 

@@ -2,11 +2,14 @@
 
 #include <ATen/ATen.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/native/CPUBlas.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "steepest/kernels/float_mode.h"
 #include "steepest/kernels/reduce.h"
+#include "steepest/optim/tile_products.h"
 
 namespace steepest {
 namespace {
@@ -22,6 +25,31 @@ void for_blocks(std::int64_t size, const Body& body) {
     const at::NoGradGuard no_grad;
     const FloatMode mode;
     body(static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end - begin));
+  });
+}
+
+bool has_rows_of_floats(const at::Tensor& x) {
+  return x.scalar_type() == at::kFloat && x.is_contiguous();
+}
+
+// Tiles of the upper triangle by libtorch's micro-kernels, each mirrored. On AMD's CPUs they are twice as fast as MKL.
+void multiply_upper_tiles(const at::Tensor& left, const at::Tensor& right, const at::Tensor& out) {
+  constexpr std::int64_t kTile = 64, kInner = 512;
+  const std::int64_t m = out.size(0), k = right.size(0), tiles = (m + kTile - 1) / kTile;
+  const auto* const a = left.const_data_ptr<float>();
+  const auto* const b = right.const_data_ptr<float>();
+  auto* const c = out.mutable_data_ptr<float>();
+  parallel_chunks(static_cast<std::size_t>(tiles * (tiles + 1) / 2), 1, [&](std::size_t task, std::size_t) {
+    const FloatMode mode;
+    const TilePlace place = upper_tile(task);
+    const std::int64_t row = static_cast<std::int64_t>(place.i) * kTile, rows = std::min(kTile, m - row);
+    const std::int64_t column = static_cast<std::int64_t>(place.j) * kTile, columns = std::min(kTile, m - column);
+    float* const tile = c + row * m + column;
+    for (std::int64_t first = 0; first < k; first += kInner)
+      at::native::cpublas::brgemm(rows, columns, std::min(kInner, k - first), k, m, m, first > 0, a + row * k + first,
+                                  b + first * m + column, tile, false);
+    for (std::int64_t i = 0; i < rows && row != column; ++i)
+      for (std::int64_t j = 0; j < columns; ++j) c[(column + j) * m + row + i] = tile[i * m + j];
   });
 }
 
@@ -42,6 +70,8 @@ void add_product(const at::Tensor& left, const at::Tensor& right, double factor,
 }
 
 void multiply_symmetric(const at::Tensor& left, const at::Tensor& right, const at::Tensor& out) {
+  if (has_rows_of_floats(left) && has_rows_of_floats(right) && has_rows_of_floats(out))
+    return multiply_upper_tiles(left, right, out);
   for_blocks(right.size(1), [&](std::int64_t first, std::int64_t count) {
     at::Tensor part = out.narrow(0, 0, first + count).narrow(1, first, count);
     at::mm_out(part, left.narrow(0, 0, first + count), right.narrow(1, first, count));

@@ -41,10 +41,8 @@ void upper_tiles(std::size_t m, std::size_t k, const Bits* left, const Bits* pac
   const std::size_t count = blocks(m);
   parallel_chunks(count * (count + 1) / 2, kTask, [&](std::size_t begin, std::size_t end) {
     alignas(64) float tile[kBlock * kBlock];
-    std::size_t j = 0, before = 0;
     for (std::size_t task = begin; task < end; ++task) {
-      for (; before + j + 1 <= task; ++j) before += j + 1;
-      const std::size_t i = task - before;
+      const auto [i, j] = upper_tile(task);
       const std::size_t rows = block_size(i, m), cols = block_size(j, m);
       multiply_tile(rows, cols, k, left + i * kBlock * k, k, packed + j * kBlock * k, cols, tile, kBlock, false);
       finish(i, j, rows, cols, static_cast<const float*>(tile));
