@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+
 from test_train import assert_same_checkpoint, last_checkpoint, rows, wait_for_step
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
